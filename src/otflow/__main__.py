@@ -1,0 +1,6 @@
+"""`python -m otflow`."""
+
+from otflow.cli.app import main
+
+if __name__ == "__main__":
+    main()

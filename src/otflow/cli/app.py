@@ -1,0 +1,40 @@
+"""The command line: `otflow` and `python -m otflow`."""
+
+import typer
+
+import otflow
+from otflow.cli.demo import demo
+from otflow.cli.fit import fit
+from otflow.cli.sample import sample
+from otflow.cli.score import score
+
+app = typer.Typer(
+    name="otflow",
+    help="OT-Flow with proof: train, score and sample optimal-transport normalizing flows.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(fit)
+app.command()(sample)
+app.command()(score)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"otflow {otflow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

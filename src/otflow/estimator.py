@@ -1,0 +1,335 @@
+"""OTFlow: the scikit-learn face of the library."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from otflow.batching import map_rows
+from otflow.extras import require
+from otflow.flow import Flow
+from otflow.modelfile import Model, load_model, save_model
+from otflow.potentials import AbstractPotential, GaussianBase, ResNetPotential
+from otflow.precision import cast, precision
+from otflow.preprocessing import Standardizer
+from otflow.schemes import RK4, AbstractScheme
+from otflow.targets import AbstractTarget, StandardNormal
+from otflow.training import TrainingConfig, TrainingResult, train
+from otflow.training.config import check_count, check_number
+
+require("sklearn", "sklearn")
+from sklearn import base  # noqa: E402
+from sklearn.utils import validation  # noqa: E402
+
+from otflow.tabular import check_data, check_varying, column_names  # noqa: E402
+
+SCHEMES = ("rk4",)
+BASES = ("gaussian", None)
+_EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue of the covariance, for the Gaussian base
+
+
+class TrainingDivergedError(FloatingPointError):
+    """Training met a non-finite objective; the estimator holds the last good weights."""
+
+
+class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
+    """A normalizing flow that minimises transport + alpha nll + beta hjb (SPEC 1).
+
+    Data is standardised inside by default; log-densities, samples and inverse transforms are in
+    the data's own units, `transform` goes to the target's. Costs in `history_` are those of the
+    space the flow is trained in.
+
+    Parameters:
+        alpha: weight of the nll, > 0. The larger, the better the density and the closer to
+            optimal transport in the limit; the harder to train.
+        beta: weight of the Hamilton-Jacobi-Bellman residual, >= 0, a regulariser.
+        width: m, units a layer of the network.
+        depth: L, residual layers.
+        scheme: "rk4".
+        n_steps: time steps of the scheme.
+        max_iter: most optimiser steps.
+        batch_size: rows a step.
+        learning_rate: peak of the learning-rate schedule.
+        patience: validations (one every 25 steps) without improvement before stopping.
+        validation_fraction: share of X held out when X_val is not given; 0 uses all rows to train
+            and never stops early.
+        base: "gaussian" starts from the solution for the data's mean and covariance (SPEC 2.1;
+            only where the target is the standard normal), None from a random network.
+        random_state: seed (an integer, a NumPy RandomState or None for a fresh one).
+        dtype: "float32" or "float64".
+        standardize: scale every column to mean 0 and standard deviation 1 first.
+        target: an object of `otflow.targets`, in the space the flow is trained in; None is the
+            standard normal.
+        verbose: show a progress bar (on a terminal only).
+
+    Attributes:
+        flow_: the trained `Flow`, in the standardised space.
+        standardizer_: the affine map from the data's units to that space.
+        history_: one entry a validation, see `otflow.training.TrainingResult`.
+        n_iter_: optimiser steps behind the weights that were kept.
+        status_: why training stopped.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 30.0,
+        beta: float = 1.0,
+        width: int = 64,
+        depth: int = 1,
+        scheme: str = "rk4",
+        n_steps: int = 8,
+        max_iter: int = 2000,
+        batch_size: int = 1024,
+        learning_rate: float = 0.01,
+        patience: int = 20,
+        validation_fraction: float = 0.1,
+        base: str | None = "gaussian",
+        random_state: Any = None,
+        dtype: str = "float32",
+        standardize: bool = True,
+        target: AbstractTarget | None = None,
+        verbose: bool = True,
+    ):
+        self.alpha = alpha
+        self.beta = beta
+        self.width = width
+        self.depth = depth
+        self.scheme = scheme
+        self.n_steps = n_steps
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.base = base
+        self.random_state = random_state
+        self.dtype = dtype
+        self.standardize = standardize
+        self.target = target
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, X_val: Any = None) -> "OTFlow":
+        """Train on the rows of X.
+
+        Args:
+            X: (n, d) finite numbers, n >= 2, no constant column.
+            y: ignored.
+            X_val: (k, d) rows for early stopping; by default a share of X is held out.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError, TypeError: bad data or hyperparameters, before any compute.
+            TrainingDivergedError: the objective became non-finite; the weights before that are
+                kept and usable.
+            KeyboardInterrupt: Ctrl-C; likewise.
+        """
+        scheme = self._make_scheme()
+        self._check_settings()
+        X = check_data(self, X, fitting=True)
+        X_val = None if X_val is None else check_data(self, X_val)
+        target = StandardNormal(X.shape[1]) if self.target is None else self.target
+        if target.dim != X.shape[1]:
+            raise ValueError(f"target: expected dimension {X.shape[1]}; got {target.dim}.")
+        seed = int(validation.check_random_state(self.random_state).randint(2**31 - 1))
+        config = self._make_config(seed)
+        X, X_val = self._split(X, X_val, seed)
+        check_varying(X, self)
+        scaler = Standardizer.fit(X) if self.standardize else Standardizer.identity(X.shape[1])
+        z = scaler.forward(X)
+        with precision(self.dtype):
+            target = cast(target, self.dtype)
+            potential = self._start(z, target, seed)
+            z_val = None if X_val is None else jnp.asarray(scaler.forward(X_val), self.dtype)
+            result = train(
+                potential, scheme, target, jnp.asarray(z, self.dtype), z_val, config, self.verbose
+            )
+            flow = Flow(result.potential, target, scheme)
+        self.standardizer_, self.flow_ = scaler, flow
+        self.history_, self.status_ = result.history, result.status
+        self.n_iter_ = result.best_iteration
+        self._raise_if_stopped(result)
+        return self
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
+        """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
+        X = self._check(X)
+        z = self.standardizer_.forward(X)
+        return map_rows(self.flow_.log_prob, z).astype(np.float64) + self.standardizer_.log_det
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-density of the rows, nats."""
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Float[np.ndarray, "n d"]:
+        """Draws from the flow in the data's own units, shape (n_samples, d), float64.
+
+        Args:
+            n_samples: how many, >= 1.
+            random_state: seed; by default the estimator's own.
+        """
+        validation.check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        state = self.random_state if random_state is None else random_state
+        seed = int(validation.check_random_state(state).randint(2**31 - 1))
+        with precision(self.dtype):
+            y = np.asarray(self.flow_.target.sample(jax.random.key(seed), n_samples))
+        return self.standardizer_.inverse(map_rows(self.flow_.inverse, y))
+
+    def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
+        """T(x): the rows carried to the target, shape (n, d), float64."""
+        X = self._check(X)
+        z = self.standardizer_.forward(X)
+        return map_rows(self.flow_.forward, z).astype(np.float64)
+
+    def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
+        """The inverse of `transform`: from the target to the data's own units, float64."""
+        Z = self._check(Z, names=False)
+        return self.standardizer_.inverse(map_rows(self.flow_.inverse, Z))
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file that holds no code (see `otflow.load`)."""
+        validation.check_is_fitted(self)
+        settings = {k: v for k, v in self.get_params().items() if k != "target"}
+        if not isinstance(self.random_state, (int, np.integer)):
+            settings["random_state"] = None
+        history = {
+            name: [v if math.isfinite(v) else None for v in values]
+            for name, values in self.history_.items()
+        }
+        training = {"history": history, "n_iter": self.n_iter_, "status": self.status_}
+        columns = self.columns_ if hasattr(self, "feature_names_in_") else None
+        model = Model(self.flow_, self.standardizer_, columns, settings, training)
+        save_model(path, model)
+
+    @property
+    def columns_(self) -> tuple[str, ...]:
+        """Names of the columns: those of the fitted data frame, else x0, x1, ..."""
+        return column_names(self, self.n_features_in_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "flow_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "flow_" in state:  # JAX would restore float64 arrays as float32
+            state["flow_"] = jax.tree.map(np.asarray, state["flow_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "flow_" in state:
+            self.flow_ = cast(self.flow_, self.dtype)
+
+    def _check(self, X: Any, names: bool = True) -> Float[np.ndarray, "n d"]:
+        validation.check_is_fitted(self)
+        if names:
+            return check_data(self, X)
+        X = validation.check_array(X, dtype=np.float64)
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(f"Z: expected {self.n_features_in_} columns; got {X.shape[1]}.")
+        return X
+
+    def _check_settings(self) -> None:
+        for name in ("width", "depth"):
+            check_count(name, getattr(self, name))
+        if self.base not in BASES:
+            raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
+        if self.target is not None and not isinstance(self.target, AbstractTarget):
+            raise TypeError(
+                f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
+            )
+        for name in ("standardize", "verbose"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
+        check_number("validation_fraction", self.validation_fraction, positive=False)
+        if self.validation_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction: expected a number in [0, 1); got {self.validation_fraction}."
+            )
+        with precision(self.dtype):
+            pass
+
+    def _make_scheme(self) -> AbstractScheme:
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"scheme: expected one of {SCHEMES}; got {self.scheme!r}.")
+        check_count("n_steps", self.n_steps)
+        return RK4(int(self.n_steps))
+
+    def _make_config(self, seed: int) -> TrainingConfig:
+        names = ("alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience")
+        return TrainingConfig(**{name: getattr(self, name) for name in names}, seed=seed)
+
+    def _split(self, X: np.ndarray, X_val: Any, seed: int) -> tuple[np.ndarray, Any]:
+        n_val = int(self.validation_fraction * X.shape[0])
+        if X_val is not None or n_val == 0:
+            return X, X_val
+        order = np.random.default_rng(seed).permutation(X.shape[0])
+        return X[order[n_val:]], X[order[:n_val]]
+
+    def _start(self, z: np.ndarray, target: AbstractTarget, seed: int) -> AbstractPotential:
+        key = jax.random.key(seed)
+        dim = z.shape[1]
+        if self.base is None or not isinstance(target, StandardNormal):
+            return ResNetPotential.create(dim, self.width, self.depth, key)
+        network = ResNetPotential.create(dim, self.width, self.depth, key, output_scale=0.0)
+        cov = np.cov(z, rowvar=False, bias=True).reshape(dim, dim)
+        return GaussianBase.solve(z.mean(axis=0), _floored(cov), float(self.alpha)) + network
+
+    def _raise_if_stopped(self, result: TrainingResult) -> None:
+        if result.status == "interrupted":
+            raise KeyboardInterrupt("training was interrupted; the best weights so far are kept.")
+        if result.status == "non_finite":
+            raise TrainingDivergedError(
+                f"the objective became non-finite after iteration "
+                f"{int(result.history['iteration'][-1])}; flow_ holds the weights of iteration "
+                f"{result.best_iteration}. Lower learning_rate (now {self.learning_rate}), raise "
+                f"n_steps (now {self.n_steps}) or use dtype='float64'."
+            )
+
+
+def load(path: str | Path) -> OTFlow:
+    """The fitted estimator that `OTFlow.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a model file of otflow, damaged, or from a newer version.
+    """
+    model = load_model(path)
+    try:
+        estimator = OTFlow(**model.settings, target=model.flow.target)
+        history = {
+            name: [math.nan if v is None else v for v in values]
+            for name, values in model.training["history"].items()
+        }
+        estimator.n_iter_, estimator.status_ = model.training["n_iter"], model.training["status"]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
+    estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
+    estimator.history_, estimator.n_features_in_ = history, model.flow.dim
+    if model.columns is not None:
+        estimator.feature_names_in_ = np.array(model.columns, dtype=object)
+    return estimator
+
+
+def _floored(cov: np.ndarray) -> np.ndarray:
+    """The covariance with its eigenvalues raised to a floor, with a warning where that matters."""
+    variance, basis = np.linalg.eigh(cov)
+    floor = _EIGENVALUE_FLOOR * variance.mean()
+    if variance[0] >= floor:
+        return cov
+    warnings.warn(
+        f"{int((variance < floor).sum())} of {variance.size} principal variances lie below "
+        f"{floor:.2g} and were raised to it in the Gaussian base: columns are (nearly) dependent, "
+        "or there are few rows. Drop such columns or train on principal components.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return (basis * np.maximum(variance, floor)) @ basis.T

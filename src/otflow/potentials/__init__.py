@@ -1,0 +1,15 @@
+"""Potentials: what Phi is, with its value, gradient, Laplacian and Hessian."""
+
+from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
+from otflow.potentials.gaussian import GaussianBase
+from otflow.potentials.resnet import ResNetPotential
+from otflow.potentials.sums import SumPotential
+
+__all__ = [
+    "AbstractPotential",
+    "GaussianBase",
+    "GradientHessian",
+    "GradientLaplacian",
+    "ResNetPotential",
+    "SumPotential",
+]

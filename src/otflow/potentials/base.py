@@ -1,0 +1,99 @@
+"""What a potential is: a scalar field Phi(x, t) whose velocity is -grad_x Phi."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Points = Float[Array, "n d"]
+Times = Float[Array, ""] | Float[Array, " n"] | float
+
+
+class GradientLaplacian(eqx.Module):
+    """Gradient in (x, t) and Laplacian in x of a potential, at n points."""
+
+    gradient: Float[Array, "n d+1"]
+    laplacian: Float[Array, " n"]
+
+
+class GradientHessian(eqx.Module):
+    """Gradient in (x, t) and Hessian in x of a potential, at n points."""
+
+    gradient: Float[Array, "n d+1"]
+    hessian: Float[Array, "n d d"]
+
+
+class AbstractPotential(eqx.Module):
+    """A potential Phi: R^d x [0, 1] -> R, evaluated at n points at once (SPEC 1 and 2).
+
+    Every method takes x of shape (n, d) and t, a scalar or of shape (n,). The last column of a
+    gradient is d Phi / dt. `trainable` says whether an optimiser may move the arrays inside.
+    """
+
+    trainable: ClassVar[bool] = True
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """d, the dimension of x."""
+
+    @abc.abstractmethod
+    def value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """Phi(x, t)."""
+
+    @abc.abstractmethod
+    def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
+        """(grad_x Phi, d_t Phi)."""
+
+    @abc.abstractmethod
+    def gradient_and_laplacian(self, x: Points, t: Times) -> GradientLaplacian:
+        """Gradient and Laplacian, sharing the forward pass; the Hessian is not formed."""
+
+    @abc.abstractmethod
+    def gradient_and_hessian(self, x: Points, t: Times) -> GradientHessian:
+        """Gradient and full Hessian in x, sharing the forward pass."""
+
+    def laplacian(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """Trace of the Hessian in x."""
+        return self.gradient_and_laplacian(x, t).laplacian
+
+    def hessian(self, x: Points, t: Times) -> Float[Array, "n d d"]:
+        """Hessian in x."""
+        return self.gradient_and_hessian(x, t).hessian
+
+    def __add__(self, other: "AbstractPotential") -> "AbstractPotential":
+        from otflow.potentials.sums import SumPotential
+
+        if not isinstance(other, AbstractPotential):
+            return NotImplemented
+        return SumPotential((self, other))
+
+
+def join_time(x: Points, t: Times, dim: int) -> Float[Array, "n d+1"]:
+    """s = (x, t), after checking the shapes.
+
+    Raises:
+        ValueError: x is not (n, dim) or t neither a scalar nor (n,).
+    """
+    x = check_points(x, dim)
+    t = jnp.asarray(t, x.dtype)
+    if t.ndim > 1 or (t.ndim == 1 and t.shape[0] != x.shape[0]):
+        raise ValueError(f"t: expected a scalar or shape ({x.shape[0]},); got shape {t.shape}.")
+    t = jnp.broadcast_to(t, x.shape[:1])
+    return jnp.concatenate([x, t[:, None]], axis=1)
+
+
+def check_points(x: Points, dim: int, name: str = "x") -> Points:
+    """x as an inexact JAX array of shape (n, dim).
+
+    Raises:
+        ValueError: the shape differs.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        x = x.astype(float)
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"{name}: expected shape (n, {dim}); got {x.shape}.")
+    return x

@@ -1,0 +1,56 @@
+"""Sums of potentials: a base plus a correction."""
+
+import functools
+import operator
+
+from jaxtyping import Array, Float
+
+from otflow.potentials.base import (
+    AbstractPotential,
+    GradientHessian,
+    GradientLaplacian,
+    Points,
+    Times,
+)
+
+
+class SumPotential(AbstractPotential):
+    """Phi = sum of the terms; every derivative is the sum of theirs."""
+
+    terms: tuple[AbstractPotential, ...]
+
+    def __check_init__(self) -> None:
+        dims = {term.dim for term in self.terms}
+        if len(dims) != 1:
+            raise ValueError(f"terms: expected at least one, all of one dim; got dims {dims}.")
+
+    @property
+    def dim(self) -> int:
+        """d, common to all terms."""
+        return self.terms[0].dim
+
+    def value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """Phi(x, t), shape (n,)."""
+        return _total([term.value(x, t) for term in self.terms])
+
+    def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
+        """(grad_x Phi, d_t Phi), shape (n, d+1)."""
+        return _total([term.gradient(x, t) for term in self.terms])
+
+    def gradient_and_laplacian(self, x: Points, t: Times) -> GradientLaplacian:
+        """Gradient (n, d+1) and Laplacian (n,)."""
+        parts = [term.gradient_and_laplacian(x, t) for term in self.terms]
+        return GradientLaplacian(
+            _total([p.gradient for p in parts]), _total([p.laplacian for p in parts])
+        )
+
+    def gradient_and_hessian(self, x: Points, t: Times) -> GradientHessian:
+        """Gradient (n, d+1) and Hessian (n, d, d)."""
+        parts = [term.gradient_and_hessian(x, t) for term in self.terms]
+        return GradientHessian(
+            _total([p.gradient for p in parts]), _total([p.hessian for p in parts])
+        )
+
+
+def _total(parts: list[Array]) -> Array:
+    return functools.reduce(operator.add, parts)

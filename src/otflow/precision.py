@@ -1,0 +1,48 @@
+"""Computing in a chosen precision without touching anybody's global JAX settings."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = TypeVar("Tree")
+
+
+@contextlib.contextmanager
+def precision(dtype: object) -> Iterator[None]:
+    """A context in which JAX's default floating type is `dtype`, float32 or float64.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    try:
+        # NumPy reads None as float64
+        name = "None" if dtype is None else np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = repr(dtype)
+    if name not in ("float32", "float64"):
+        raise ValueError(f"dtype: expected 'float32' or 'float64'; got {name}.")
+    with jax.enable_x64(name == "float64"):
+        yield
+
+
+def dtype_of(tree: object) -> np.dtype:
+    """The widest floating type among the arrays of a tree; float32 where there is none."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
+    floating = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return np.result_type(np.float32, *floating)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """The tree with every floating array, NumPy's too, as a JAX array of `dtype`."""
+
+    def leaf(value: Any) -> Any:
+        if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating):
+            return jnp.asarray(value, dtype)
+        return value
+
+    with precision(dtype):
+        return jax.tree.map(leaf, tree)

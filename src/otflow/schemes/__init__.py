@@ -1,0 +1,6 @@
+"""Schemes: how time is discretised, with log-determinants and costs."""
+
+from otflow.schemes.base import AbstractScheme, Push
+from otflow.schemes.rk4 import RK4
+
+__all__ = ["RK4", "AbstractScheme", "Push"]

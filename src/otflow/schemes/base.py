@@ -1,0 +1,58 @@
+"""What a scheme is: a discrete flow from t = 0 to 1 and back, with its costs."""
+
+import abc
+import numbers
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float
+
+from otflow.potentials.base import AbstractPotential
+
+
+class Push(eqx.Module):
+    """Where n points went, and what it cost, integrated from zero in either direction of time.
+
+    `log_det` is log|det| of the Jacobian of the map that was applied (nats); `transport` is
+    int 1/2 |v|^2 dt (squared data units); `hjb` is int |d_t Phi - 1/2 |grad Phi|^2| dt. Both
+    integrals run over |dt|, so they are nonnegative on the way back too. `valid` is False where
+    the map is not invertible or an inverse did not converge: there log_det is -inf, or the point
+    is the best that was found.
+    """
+
+    points: Float[Array, "n d"]
+    log_det: Float[Array, " n"]
+    transport: Float[Array, " n"]
+    hjb: Float[Array, " n"]
+    valid: Bool[Array, " n"]
+
+
+class AbstractScheme(eqx.Module):
+    """A time discretisation of dx/dt = -grad_x Phi on [0, 1] (SPEC 3)."""
+
+    n_steps: eqx.AbstractVar[int]
+
+    def for_training(self) -> "AbstractScheme":
+        """The scheme to differentiate while training; by default the scheme itself."""
+        return self
+
+    @abc.abstractmethod
+    def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
+        """From data (t = 0) to target (t = 1)."""
+
+    @abc.abstractmethod
+    def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
+        """From target (t = 1) to data (t = 0): the inverse of push."""
+
+    @abc.abstractmethod
+    def trajectories(
+        self, potential: AbstractPotential, x: Float[Array, "n d"]
+    ) -> Float[Array, "steps+1 n d"]:
+        """Positions at t = 0, 1/n_steps, ..., 1 of points that start at x."""
+
+
+def check_steps(n_steps: object, name: str = "n_steps") -> None:
+    """Raise TypeError or ValueError unless n_steps is an integer >= 1."""
+    if isinstance(n_steps, bool) or not isinstance(n_steps, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer; got {type(n_steps).__name__}.")
+    if n_steps < 1:
+        raise ValueError(f"{name}: expected an integer >= 1; got {n_steps}.")

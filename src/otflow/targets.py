@@ -1,0 +1,143 @@
+"""Where the flow ends: target densities with a known log-density."""
+
+import abc
+import math
+import numbers
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from otflow.potentials.base import check_points
+
+
+class AbstractTarget(eqx.Module):
+    """A density rho1 on R^d that can be evaluated and sampled."""
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """d."""
+
+    @abc.abstractmethod
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log rho1(y), nats, shape (n,)."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n independent draws, shape (n, d)."""
+
+
+class StandardNormal(AbstractTarget):
+    """N(0, I) on R^d."""
+
+    _dim: int = eqx.field(static=True)
+
+    def __init__(self, dim: int):
+        """The standard normal on R^dim.
+
+        Raises:
+            TypeError, ValueError: dim is not an integer >= 1.
+        """
+        if isinstance(dim, bool) or not isinstance(dim, numbers.Integral):
+            raise TypeError(f"dim: expected an integer >= 1; got {type(dim).__name__}.")
+        if dim < 1:
+            raise ValueError(f"dim: expected an integer >= 1; got {dim}.")
+        self._dim = int(dim)
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self._dim
+
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """-|y|^2 / 2 - d/2 log(2 pi), shape (n,)."""
+        y = check_points(y, self.dim, "y")
+        return -0.5 * jnp.sum(y * y, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws, shape (n, d)."""
+        return jax.random.normal(key, (n, self.dim))
+
+
+class GaussianMixture(AbstractTarget):
+    """sum_k weights_k N(means_k, covs_k) on R^d.
+
+    `factors[k]` is the lower Cholesky factor of covs_k; `whiteners[k]` its inverse.
+    """
+
+    log_weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    factors: Float[Array, "k d d"]
+    whiteners: Float[Array, "k d d"]
+
+    def __init__(
+        self,
+        weights: Float[np.ndarray, " k"],
+        means: Float[np.ndarray, "k d"],
+        covs: Float[np.ndarray, "k d d"],
+    ):
+        """Check, factorise in float64 and store in JAX's default precision.
+
+        Args:
+            weights: positive, summing to 1 (to 1e-6; renormalised), shape (k,).
+            means: shape (k, d).
+            covs: symmetric positive definite, shape (k, d, d).
+
+        Raises:
+            ValueError: shapes disagree, weights are not a distribution, a covariance is not
+                symmetric positive definite, or a number is not finite.
+        """
+        weights, means, covs = (np.asarray(a, np.float64) for a in (weights, means, covs))
+        _check_mixture(weights, means, covs)
+        factors = np.linalg.cholesky(covs)
+        self.log_weights = jnp.asarray(np.log(weights / weights.sum()), float)
+        self.means = jnp.asarray(means, float)
+        self.factors = jnp.asarray(factors, float)
+        self.whiteners = jnp.asarray(np.linalg.inv(factors), float)
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.means.shape[1]
+
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log rho1(y), shape (n,)."""
+        y = check_points(y, self.dim, "y")
+        r = jnp.einsum("kde,nke->nkd", self.whiteners, y[:, None, :] - self.means)
+        log_dets = jnp.sum(jnp.log(jnp.diagonal(self.whiteners, axis1=1, axis2=2)), axis=1)
+        exponents = self.log_weights + log_dets - 0.5 * jnp.sum(r * r, axis=2)
+        return logsumexp(exponents, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws, shape (n, d)."""
+        key_component, key_noise = jax.random.split(key)
+        component = jax.random.categorical(key_component, self.log_weights, shape=(n,))
+        noise = jax.random.normal(key_noise, (n, self.dim))
+        return self.means[component] + jnp.einsum("nde,ne->nd", self.factors[component], noise)
+
+
+def _check_mixture(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> None:
+    if weights.ndim != 1 or means.ndim != 2 or means.shape[0] != weights.size:
+        raise ValueError(
+            "weights, means: expected shapes (k,) and (k, d); "
+            f"got {weights.shape} and {means.shape}."
+        )
+    k, d = means.shape
+    if covs.shape != (k, d, d):
+        raise ValueError(f"covs: expected shape {(k, d, d)}; got {covs.shape}.")
+    for name, array in {"weights": weights, "means": means, "covs": covs}.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers; got NaN or infinity.")
+    if (weights <= 0).any() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(f"weights: expected positive numbers summing to 1; got {weights}.")
+    asymmetry = np.abs(covs - covs.transpose(0, 2, 1)).max()
+    smallest = np.linalg.eigvalsh(covs).min()
+    if asymmetry > 1e-8 * np.abs(covs).max() or smallest <= 0:
+        raise ValueError(
+            "covs: expected symmetric positive definite matrices; "
+            f"got asymmetry {asymmetry:.2g}, smallest eigenvalue {smallest:.2g}."
+        )

@@ -1,0 +1,59 @@
+"""What a training run is asked to do, checked before any compute."""
+
+import dataclasses
+import math
+import numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Hyperparameters of a run.
+
+    Attributes:
+        alpha: weight of the nll, > 0.
+        beta: weight of the hjb regulariser, >= 0.
+        max_iter: most optimiser steps.
+        batch_size: points a step; the whole data where it is larger.
+        learning_rate: peak of the schedule, > 0: short warm-up, then a cosine down to 1 %.
+        validate_every: steps between validations; also the steps compiled into one call.
+        patience: validations without improvement before stopping.
+        clip_norm: largest norm of a gradient, > 0.
+        seed: of the batches' order.
+
+    Raises:
+        ValueError, TypeError: a field is out of its range.
+    """
+
+    alpha: float = 30.0
+    beta: float = 1.0
+    max_iter: int = 2000
+    batch_size: int = 1024
+    learning_rate: float = 0.01
+    validate_every: int = 25
+    patience: int = 20
+    clip_norm: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "learning_rate", "clip_norm"):
+            check_number(name, getattr(self, name), positive=True)
+        check_number("beta", self.beta, positive=False)
+        for name in ("max_iter", "batch_size", "validate_every", "patience"):
+            check_count(name, getattr(self, name))
+
+
+def check_number(name: str, value: object, *, positive: bool) -> None:
+    """Raise unless value is a finite real number, > 0 (positive) or >= 0."""
+    bound = "> 0" if positive else ">= 0"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number {bound}; got {type(value).__name__}.")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name}: expected a finite number {bound}; got {value}.")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise unless value is an integer >= least."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer >= {least}; got {type(value).__name__}.")
+    if value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}; got {value}.")

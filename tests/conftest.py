@@ -1,0 +1,21 @@
+"""Fixtures that more than one test file uses."""
+
+import pytest
+
+from otflow.precision import precision
+from tests.support import OFFICIAL, load_official
+
+
+@pytest.fixture
+def float64():
+    """The whole test computes in float64; JAX's global flags stay as they are."""
+    with precision("float64"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def official():
+    """A trained potential of the published code with its own float64 outputs."""
+    if not OFFICIAL.exists():
+        pytest.skip(f"needs shared/data/{OFFICIAL.name} beside the repository")
+    return load_official()

@@ -1,0 +1,157 @@
+"""The Gaussian base against SPEC 2.1 in NumPy, autodiff, the HJB equation and the reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from otflow.potentials import GaussianBase
+from otflow.precision import precision
+from otflow.reference import gaussian
+from otflow.schemes import RK4
+
+POINTS = 5
+ALPHAS = [0.02, 1.0, 300.0]
+
+
+def problem(dim, seed=0):
+    """A mean and a covariance with distinct axes."""
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((dim, dim))
+    return rng.standard_normal(dim), root @ root.T + 0.2 * np.eye(dim)
+
+
+def draws(dim):
+    rng = np.random.default_rng(1)
+    return 2 * rng.standard_normal((POINTS, dim)), np.linspace(0, 1, POINTS)
+
+
+def by_numpy(mean, cov, alpha, x, t):
+    """SPEC 2.1 as written at one point: value, grad_x, Hessian."""
+    variance, U = np.linalg.eigh(cov)
+    sig = np.sqrt(variance)
+    s = (sig + np.sqrt(sig**2 + 4 * alpha * (1 + alpha))) / (2 * (1 + alpha))
+    c = s / sig - 1
+    B = U @ np.diag(c / (1 + t * c)) @ U.T
+    delta = mean / (1 + alpha) - mean
+    r = x - mean - t * delta
+    value = -0.5 * r @ B @ r - delta @ x + t * delta @ delta / 2
+    return value, -B @ r - delta, -B
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("dim", [1, 2, 7])
+class TestClosedForms:
+    """Tolerance: float64 rounding of sums of some d^2 terms of size 10 to 100."""
+
+    def test_formulas_of_the_specification(self, dim, alpha):
+        mean, cov = problem(dim)
+        phi, (x, t) = GaussianBase.solve(mean, cov, alpha), draws(dim)
+        rows = [by_numpy(mean, cov, alpha, xi, ti) for xi, ti in zip(x, t, strict=True)]
+        value, gradient, hessian = (np.array(part) for part in zip(*rows, strict=True))
+        np.testing.assert_allclose(phi.value(x, t), value, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(phi.gradient(x, t)[:, :-1], gradient, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(phi.hessian(x, t), hessian, rtol=1e-10, atol=1e-11)
+        trace = hessian.trace(axis1=1, axis2=2)
+        np.testing.assert_allclose(phi.laplacian(x, t), trace, rtol=1e-10, atol=1e-11)
+
+    def test_autodiff_of_the_value(self, dim, alpha):
+        phi, (x, t) = GaussianBase.solve(*problem(dim), alpha), draws(dim)
+        s = np.column_stack([x, t])
+
+        def value(s):
+            return phi.value(s[None, :-1], s[-1])[0]
+
+        gradient = jax.jit(jax.vmap(jax.grad(value)))(s)
+        hessian = jax.jit(jax.vmap(jax.hessian(value)))(s)[:, :-1, :-1]
+        with_laplacian, with_hessian = jax.jit(
+            lambda x, t: (phi.gradient_and_laplacian(x, t), phi.gradient_and_hessian(x, t))
+        )(x, t)
+        for got in (phi.gradient(x, t), with_laplacian.gradient, with_hessian.gradient):
+            np.testing.assert_allclose(got, gradient, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(with_hessian.hessian, hessian, rtol=1e-10, atol=1e-11)
+        trace = hessian.trace(axis1=1, axis2=2)
+        np.testing.assert_allclose(with_laplacian.laplacian, trace, rtol=1e-10, atol=1e-11)
+
+    def test_central_differences(self, dim, alpha):
+        """Steps of 1e-5: truncation 1e-10 times a third derivative of some 1e2; 1e-7."""
+        phi, (x, t) = GaussianBase.solve(*problem(dim), alpha), draws(dim)
+        step = 1e-5
+        for j, e in enumerate(step * np.eye(dim + 1)):
+            difference = phi.value(x + e[:-1], t + e[-1]) - phi.value(x - e[:-1], t - e[-1])
+            got = phi.gradient(x, t)[:, j]
+            np.testing.assert_allclose(got, difference / (2 * step), rtol=1e-7, atol=1e-7)
+
+    def test_satisfies_the_hamilton_jacobi_bellman_equation(self, dim, alpha):
+        """d_t Phi by autodiff of the value: 1e-12 of the larger of its two terms."""
+        phi, (x, t) = GaussianBase.solve(*problem(dim), alpha), draws(dim)
+        _, time_slope = jax.jvp(lambda t: phi.value(x, t), (t,), (jnp.ones_like(t),))
+        gradient = phi.gradient(x, t)
+        half_speed = 0.5 * np.sum(gradient[:, :-1] ** 2, axis=1)
+        scale = 1e-12 * np.maximum(1, half_speed)
+        np.testing.assert_array_less(np.abs(time_slope - half_speed), scale)
+        np.testing.assert_array_less(np.abs(gradient[:, -1] - half_speed), scale)
+
+    def test_straight_lines_at_constant_speed_end_at_the_reference_map(self, dim, alpha):
+        mean, cov = problem(dim)
+        phi, exact = GaussianBase.solve(mean, cov, alpha), gaussian(mean, cov, alpha)
+        x, _ = draws(dim)
+        ends = exact.map(x)
+        for t in (0.0, 0.4, 1.0):
+            v = -phi.gradient(x + t * (ends - x), t)[:, :-1]
+            np.testing.assert_allclose(v, ends - x, rtol=1e-10, atol=1e-11)
+
+    def test_rk4_is_exact_but_for_the_log_determinant(self, dim, alpha):
+        """Two steps hit the map and its cost to rounding: there is nothing to integrate."""
+        mean, cov = problem(dim)
+        phi, exact = GaussianBase.solve(mean, cov, alpha), gaussian(mean, cov, alpha)
+        x, _ = draws(dim)
+        pushed = RK4(2).push(phi, x)
+        ends = exact.map(x)
+        np.testing.assert_allclose(pushed.points, ends, rtol=1e-10, atol=1e-10)
+        half_squared = 0.5 * np.sum((ends - x) ** 2, axis=1)
+        np.testing.assert_allclose(pushed.transport, half_squared, rtol=1e-10)
+        assert np.max(pushed.hjb) <= 1e-12 * max(1.0, half_squared.max())
+
+
+def test_is_not_trained():
+    assert GaussianBase.trainable is False
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_follows_the_context(dtype):
+    with precision(dtype):
+        phi = GaussianBase.solve(*problem(2), 1.0)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(phi)} == {dtype}
+        assert phi.dim == 2
+
+
+EYE = np.eye(2)
+BAD = {
+    "alpha zero": ("alpha", np.zeros(2), EYE, 0.0),
+    "alpha negative": ("alpha", np.zeros(2), EYE, -1.0),
+    "alpha nan": ("alpha", np.zeros(2), EYE, np.nan),
+    "alpha infinite": ("alpha", np.zeros(2), EYE, np.inf),
+    "mean a scalar": ("mean, cov", 0.0, EYE, 1.0),
+    "mean of another size": ("mean, cov", np.zeros(3), EYE, 1.0),
+    "cov not square": ("mean, cov", np.zeros(2), np.ones((2, 3)), 1.0),
+    "mean not finite": ("mean", np.array([0, np.nan]), EYE, 1.0),
+    "cov not finite": ("cov", np.zeros(2), np.array([[1, 0], [0, np.inf]]), 1.0),
+    "cov asymmetric": ("cov", np.zeros(2), np.array([[1, 0.5], [0, 1]]), 1.0),
+    "cov singular": ("cov", np.zeros(2), np.diag([1.0, 0.0]), 1.0),
+    "cov indefinite": ("cov", np.zeros(2), np.diag([1.0, -1.0]), 1.0),
+}
+
+
+@pytest.mark.parametrize(("name", "mean", "cov", "alpha"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_rejected(name, mean, cov, alpha):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
+        GaussianBase.solve(mean, cov, alpha)
+
+
+@pytest.mark.parametrize("method", ["value", "gradient", "laplacian", "hessian"])
+def test_points_of_another_dimension_are_rejected(method):
+    phi = GaussianBase.solve(*problem(2), 1.0)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(n, 2\); got \(4, 3\)"):
+        getattr(phi, method)(np.zeros((4, 3), np.float32), 0.0)

@@ -1,0 +1,242 @@
+"""Closed forms of SPEC 2 against plain NumPy, automatic differentiation and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from otflow.potentials import ResNetPotential
+from otflow.precision import precision
+from tests.support import random_resnet, resnet_by_the_book
+
+# Float64 rounding through a few small matrix products is some 1e-14 of the largest entry.
+RTOL = 1e-10
+DIMS, DEPTHS, WIDTH, POINTS = (1, 2, 7), (1, 2, 3), 6, 4
+TIMES = {"scalar": 0.3, "per-point": np.array([0.0, 0.25, 0.6, 1.0])}
+
+
+def close(got, expected, tolerance=RTOL):
+    """Agreement relative to the largest entry: entries tiny by chance carry its rounding."""
+    expected = np.asarray(expected)
+    scale = np.abs(expected).max()
+    assert scale > 0
+    assert np.shape(got) == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
+
+
+def points(dim):
+    return np.random.default_rng(7).standard_normal((POINTS, dim))
+
+
+@jax.jit
+def closed_forms(p, x, t):
+    with_laplacian, with_hessian = p.gradient_and_laplacian(x, t), p.gradient_and_hessian(x, t)
+    return {
+        "value": p.value(x, t),
+        "gradient": p.gradient(x, t),
+        "gradient beside the Laplacian": with_laplacian.gradient,
+        "gradient beside the Hessian": with_hessian.gradient,
+        "laplacian": with_laplacian.laplacian,
+        "hessian": with_hessian.hessian,
+    }
+
+
+@jax.jit
+def by_autodiff(p, x, t):
+    """Everything from Phi alone; t (n,)."""
+    s = jnp.concatenate([x, t[:, None]], axis=1)
+
+    def phi(s):
+        return p.value(s[None, :-1], s[-1])[0]
+
+    gradient = jax.vmap(jax.grad(phi))(s)
+    hessian = jax.vmap(jax.hessian(phi))(s)[:, :-1, :-1]
+    return expand(jax.vmap(phi)(s), gradient, hessian)
+
+
+def expand(value, gradient, hessian):
+    return {
+        "value": value,
+        "gradient": gradient,
+        "gradient beside the Laplacian": gradient,
+        "gradient beside the Hessian": gradient,
+        "laplacian": hessian.trace(axis1=1, axis2=2),
+        "hessian": hessian,
+    }
+
+
+def by_numpy(p, x, t):
+    rows = [resnet_by_the_book(p, xi, ti) for xi, ti in zip(x, t, strict=True)]
+    return expand(*(np.array([getattr(r, f) for r in rows]) for f in rows[0]._fields))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("t", TIMES.values(), ids=TIMES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("dim", DIMS)
+class TestClosedForms:
+    @pytest.mark.parametrize("route", [by_numpy, by_autodiff])
+    def test_matches(self, dim, depth, t, route):
+        p, x = random_resnet(dim, WIDTH, depth, seed=dim + 10 * depth), points(dim)
+        got, expected = closed_forms(p, x, t), route(p, x, np.broadcast_to(t, POINTS))
+        for name in expected:
+            close(got[name], expected[name])
+
+    def test_matches_central_differences(self, dim, depth, t):
+        """Steps of 1e-5: truncation about 1e-10, rounding eps/1e-5: 1e-8 leaves room for both."""
+        p, x = random_resnet(dim, WIDTH, depth, seed=dim + 10 * depth), points(dim)
+        t = np.broadcast_to(t, POINTS)
+        got, step = closed_forms(p, x, t), 1e-5
+        differences = []
+        for e in step * np.eye(dim + 1):
+            up, down = (closed_forms(p, x + z * e[:-1], t + z * e[-1]) for z in (1, -1))
+            differences.append(
+                {k: np.asarray(up[k] - down[k]) / (2 * step) for k in ("value", "gradient")}
+            )
+        close(got["gradient"], np.stack([d["value"] for d in differences], axis=1), 1e-8)
+        hessian = np.stack([d["gradient"][:, :-1] for d in differences[:-1]], axis=2)
+        close(got["hessian"], hessian, 1e-8)
+        close(got["laplacian"], hessian.trace(axis1=1, axis2=2), 1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_laplacian_and_hessian_alone():
+    p, x = random_resnet(2), points(2)
+    got = closed_forms(p, x, 0.3)
+    close(p.laplacian(x, 0.3), got["laplacian"])
+    close(p.hessian(x, 0.3), got["hessian"])
+
+
+def loss(forms):
+    """A scalar that every closed form enters, nonlinearly."""
+    return sum(jnp.sum(jnp.sin(v * k)) for k, v in enumerate(forms.values(), start=1))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("depth", [1, 3])
+def test_derivatives_with_respect_to_parameters(depth):
+    """What training does: through the closed forms, against through autodiff and differences."""
+    p, x = random_resnet(2, WIDTH, depth, seed=3), points(2)
+    t = TIMES["per-point"]
+    at = jax.jit(lambda p: loss(closed_forms(p, x, t)))
+    got = jax.jit(jax.grad(at))(p)
+    expected = jax.jit(jax.grad(lambda p: loss(by_autodiff(p, x, t))))(p)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        close(a, b)
+    leaves, tree = jax.tree.flatten(p)
+    rng, step = np.random.default_rng(0), 1e-5
+    for i, leaf in enumerate(leaves):
+        direction = rng.standard_normal(leaf.shape)
+
+        def shifted(z, i=i, direction=direction):
+            return tree.unflatten([*leaves[:i], leaves[i] + z * direction, *leaves[i + 1 :]])
+
+        difference = float(at(shifted(step)) - at(shifted(-step))) / (2 * step)
+        slope = float(np.vdot(jax.tree.leaves(got)[i], direction))
+        # truncation: step^2 times a third derivative of some 1e3
+        np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-6)
+
+
+def test_float32_agrees_to_its_own_precision():
+    p = random_resnet(7, WIDTH, 3)
+    x = points(7).astype(np.float32)
+    got = closed_forms(p, x, 0.3)
+    with precision("float64"):
+        exact = closed_forms(jax.tree.map(lambda v: v.astype(np.float64), p), x, 0.3)
+    for name, value in got.items():
+        assert value.dtype == np.float32
+        close(value, exact[name], 1e-5)
+
+
+class TestCreate:
+    def test_shapes_and_ranges(self):
+        """K, b uniform within 1/sqrt(fan-in), A a tenth of that, w constant, b and c zero."""
+        p = ResNetPotential.create(3, 400, 2, jax.random.key(0), output_scale=0.7)
+        assert (p.dim, p.width, p.depth) == (3, 400, 2)
+        assert [K.shape for K in p.weights] == [(400, 4), (400, 400), (400, 400)]
+        assert p.A.shape == (4, 4)
+        np.testing.assert_array_equal(p.w, np.float32(0.7))
+        np.testing.assert_array_equal(p.b, 0)
+        assert p.c == 0
+        for fan, arrays in zip([4, 400, 400], zip(p.weights, p.biases, strict=True), strict=True):
+            for array in arrays:
+                bound = 1 / np.sqrt(fan)
+                assert np.abs(array).max() <= bound
+                # 400 or more uniform draws: standard deviation within 10 % of bound/sqrt(3)
+                np.testing.assert_allclose(np.std(array), bound / np.sqrt(3), rtol=0.1)
+                assert abs(np.mean(array)) < 0.2 * bound
+        assert 0 < np.abs(p.A).max() <= 0.1 / 2
+
+    def test_rank_of_A_is_at_most_ten(self):
+        assert ResNetPotential.create(12, 3, 1, jax.random.key(0)).A.shape == (10, 13)
+
+    def test_every_array_is_drawn_independently(self):
+        p = ResNetPotential.create(3, 4, 3, jax.random.key(0))
+        arrays = [*p.weights[1:], *(np.outer(b, b) for b in p.biases)]
+        for i, a in enumerate(arrays):
+            assert not any(np.allclose(a, b) for b in arrays[:i])
+        other = ResNetPotential.create(3, 4, 3, jax.random.key(1))
+        assert not np.allclose(p.weights[0], other.weights[0])
+
+    def test_zero_output_scale_leaves_the_quadratic_alone(self):
+        p = ResNetPotential.create(2, 4, 2, jax.random.key(0), output_scale=0.0)
+        hessian = p.hessian(points(2).astype(np.float32), 0.5)
+        expected = np.broadcast_to(p.A[:, :2].T @ p.A[:, :2], hessian.shape)
+        np.testing.assert_allclose(hessian, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_dtype_follows_the_context(self, dtype):
+        with precision(dtype):
+            p = ResNetPotential.create(2, 4, 2, jax.random.key(0))
+            assert {leaf.dtype.name for leaf in jax.tree.leaves(p)} == {dtype}
+
+    @pytest.mark.parametrize("name", ["dim", "width", "depth"])
+    def test_sizes_below_one_are_rejected(self, name):
+        sizes = {"dim": 2, "width": 3, "depth": 1} | {name: 0}
+        with pytest.raises(ValueError, match=rf"^{name}: expected an integer >= 1; got 0"):
+            ResNetPotential.create(**sizes, key=jax.random.key(0))
+
+
+BAD_PARAMETERS = {
+    "A": ("A", np.zeros((3, 4))),
+    "b": ("b", np.zeros(2)),
+    "c": ("c", np.zeros(1)),
+    "w": ("w", np.zeros(5)),
+    "inner weight": ("weights", (np.zeros((4, 3)), np.zeros((4, 5)))),
+    "bias": ("biases", (np.zeros(4), np.zeros(5))),
+    "one bias short": ("biases", (np.zeros(4),)),
+    "no residual layer": ("weights", (np.zeros((4, 3)),)),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_PARAMETERS.values(), ids=BAD_PARAMETERS)
+def test_parameters_of_the_wrong_shape_are_rejected(name, value):
+    arrays = {
+        "A": np.zeros((3, 3)),
+        "b": np.zeros(3),
+        "c": np.zeros(()),
+        "w": np.zeros(4),
+        "weights": (np.zeros((4, 3)), np.zeros((4, 4))),
+        "biases": (np.zeros(4), np.zeros(4)),
+    }
+    ResNetPotential(**arrays)
+    if name == "weights" and len(value) == 1:
+        arrays["biases"] = arrays["biases"][:1]
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        ResNetPotential(**arrays | {name: value})
+
+
+METHODS = ["value", "gradient", "gradient_and_laplacian", "gradient_and_hessian"]
+BAD_INPUT = {
+    "x of another dimension": ("x", np.zeros((4, 3)), 0.0),
+    "one point without its axis": ("x", np.zeros(2), 0.0),
+    "t of another length": ("t", np.zeros((4, 2)), np.zeros(3)),
+    "t as a column": ("t", np.zeros((4, 2)), np.zeros((4, 1))),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("name", "x", "t"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_input_of_the_wrong_shape_is_rejected(method, name, x, t):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
+        getattr(random_resnet(2), method)(x.astype(np.float32), np.asarray(t, np.float32))

@@ -1,0 +1,82 @@
+"""Does the installed jaxlib survive LAPACK calls beside large products on two CPU cores?
+
+jaxlib 0.10.2 deadlocks there: batched Cholesky factors, log-determinants and triangular solves
+inside `lax.scan`, as the conforming scheme needs them, stop for ever at no load (this very work:
+every run on two devices, about every second on one). pyproject.toml caps jaxlib for that reason;
+lift the cap when this test passes without it, several times over.
+"""
+
+import os
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+
+LIMIT = 120  # seconds; the work takes 3 on two idle cores, ten times that on busy ones
+
+CHILD = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax, jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec as P
+
+sharded = sys.argv[1] == "sharded"
+n, d, m, steps = 50, 43, 256, 3
+key_x, key_J, key_W = jax.random.split(jax.random.key(0), 3)
+x = jax.random.normal(key_x, (n, d))
+J = jax.random.normal(key_J, (m, d)) / m**0.5
+W = jax.random.normal(key_W, (m, m)) / m**0.5
+
+def log_dets(W, x):
+    def step(carry, _):
+        x, total = carry
+        slopes = jnp.tanh(x @ J.T)
+        Y = (slopes[:, None, :] * J.T) @ W.T  # the large product, (n d, m) by (m, m)
+        H = jnp.eye(d) + 0.1 * jnp.einsum("ndm,nem->nde", Y, Y)
+        L = jnp.linalg.cholesky(H)
+        solved = jax.scipy.linalg.solve_triangular(L, x[..., None], lower=True)[..., 0]
+        total = total + 2 * jnp.log(jnp.diagonal(L, axis1=1, axis2=2)).sum(1)
+        total = total + jnp.linalg.slogdet(H)[1]
+        return (0.9 * x + 0.1 * solved, total), None
+    (x, total), _ = jax.lax.scan(step, (x, jnp.zeros(x.shape[0])), None, length=steps)
+    return total + 0.5 * (x * x).sum(1)
+
+objective = lambda W, x: log_dets(W, x).mean()
+update = jax.value_and_grad(objective)
+if sharded:
+    assert jax.device_count() == 2, jax.devices()
+    local = update
+    mesh = Mesh(jax.devices(), ("i",))
+    mean = lambda W, x: jax.tree.map(lambda v: jax.lax.pmean(v, "i"), local(W, x))
+    update = jax.shard_map(
+        mean, mesh=mesh, in_specs=(P(), P("i")), out_specs=P(), check_vma=False
+    )
+update = jax.jit(update)
+values = []
+for _ in range(3):
+    value, gradient = update(W, x)
+    W = W - 0.1 * gradient
+    values.append(float(value))
+assert values[-1] < values[0], values
+print("finished", len(values))
+"""
+
+
+@pytest.mark.timeout(LIMIT + 60)
+@pytest.mark.parametrize("mode", ["one device", "sharded"])
+def test_lapack_in_a_scan_finishes(mode):
+    env = dict(os.environ, JAX_PLATFORMS="cpu")
+    if mode == "sharded":
+        env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    command = [sys.executable, "-c", CHILD, mode]
+    try:  # on a timeout `run` kills the child before it raises
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        pytest.fail(
+            f"jaxlib {jaxlib.__version__} hung for {LIMIT} s ({mode}): "
+            "LAPACK calls inside lax.scan deadlock."
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "finished 3"

@@ -1,0 +1,405 @@
+"""Model files: exact round trips, and one clean error for everything else."""
+
+import json
+import pickle
+import random
+
+import equinox as eqx
+import jax
+import numpy as np
+import polars
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import otflow
+from otflow import modelfile
+from otflow.estimator import OTFlow
+from otflow.flow import Flow
+from otflow.modelfile import FORMAT_VERSION, Model, load_model, save_model
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.precision import dtype_of, precision
+from otflow.preprocessing import Standardizer
+from otflow.schemes import RK4
+from otflow.targets import GaussianMixture, StandardNormal
+from tests.fakes import SMALL, Translation, no_training
+
+X = np.random.default_rng(0).standard_normal((40, 2)) @ [[2.0, 0.3], [0.0, 0.5]] + [5.0, -1.0]
+NOT_READABLE = "not a readable otflow model"
+
+
+def make_model(dtype="float32", mixture=False) -> Model:
+    """Every class that a file may hold, small, with numbers that no default gives."""
+    with precision(dtype):
+        base = GaussianBase.solve(np.array([0.1, -0.3]), np.array([[1.5, 0.2], [0.2, 0.7]]), 3.0)
+        network = ResNetPotential.create(2, 4, 2, jax.random.key(3))
+        target = StandardNormal(2)
+        if mixture:
+            target = GaussianMixture([0.3, 0.7], [[1.0, 0.0], [-1.0, 0.5]], [np.eye(2)] * 2)
+        flow = Flow(base + network, target, RK4(3, trace="stages"))
+    standardizer = Standardizer(np.array([0.25, 1 / 3]), np.array([2.0, 0.1]))
+    training = {"history": {"iteration": [0, 25], "objective": [1 / 3, None]}, "status": "max_iter"}
+    return Model(flow, standardizer, ("a", "b"), {"alpha": 0.1, "base": None}, training | {"n": 25})
+
+
+def assert_equal(a: Model, b: Model) -> None:
+    """Bit for bit, types and structure included."""
+    for part in ("flow", "standardizer"):
+        left, right = getattr(a, part), getattr(b, part)
+        assert jax.tree.structure(left) == jax.tree.structure(right)
+        for u, v in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+            assert u.dtype == v.dtype
+            assert np.array_equal(u, v)
+    assert (a.columns, a.settings, a.training) == (b.columns, b.settings, b.training)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.otflow"
+
+
+@pytest.fixture
+def saved(path):
+    save_model(path, make_model())
+    return path
+
+
+def rewrite(path, change) -> None:
+    """Change the metadata (a dictionary) and the tensors of a file in place."""
+    with modelfile.safe_open(path, framework="numpy") as file:
+        metadata = json.loads(file.metadata()["otflow"])
+    tensors = load_file(path)
+    change(metadata, tensors)
+    save_file(tensors, path, metadata={"otflow": json.dumps(metadata)})
+
+
+@pytest.mark.parametrize("mixture", [False, True], ids=["normal", "mixture"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_round_trip_is_exact(path, dtype, mixture):
+    model = make_model(dtype, mixture)
+    save_model(str(path), model)
+    found = load_model(str(path))
+    assert_equal(found, model)
+    assert dtype_of(found.flow) == dtype
+    assert isinstance(found.standardizer.mean, np.ndarray)
+
+
+def test_a_loaded_flow_computes_the_same_bits(saved):
+    x = np.random.default_rng(1).standard_normal((5, 2)).astype(np.float32)
+    assert np.array_equal(load_model(saved).flow.log_prob(x), make_model().flow.log_prob(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_estimator_round_trip(path, dtype, monkeypatch):
+    no_training(monkeypatch)
+    frame = polars.DataFrame(X, schema=["height", "weight"])
+    model = OTFlow(**SMALL | {"dtype": dtype, "alpha": 2.5, "base": None}).fit(frame)
+    model.history_["train_nll"] = [float("nan")]
+    model.save(path)
+    found = otflow.load(path)
+    assert np.array_equal(found.score_samples(frame), model.score_samples(frame))
+    assert np.array_equal(found.sample(3), model.sample(3))
+    assert list(found.feature_names_in_) == ["height", "weight"]
+    assert found.n_features_in_ == 2
+    ours, theirs = found.get_params(), model.get_params()
+    assert isinstance(ours.pop("target"), StandardNormal)
+    theirs.pop("target")
+    assert ours == theirs
+    assert (found.n_iter_, found.status_) == (model.n_iter_, model.status_)
+    assert np.isnan(found.history_.pop("train_nll")).all()
+    model.history_.pop("train_nll")
+    assert found.history_ == model.history_
+
+
+def test_estimator_with_a_mixture_target(path, monkeypatch):
+    no_training(monkeypatch)
+    target = GaussianMixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.0]], [np.eye(2)] * 2)
+    model = OTFlow(**SMALL, target=target).fit(X)
+    model.save(path)
+    found = otflow.load(path)
+    assert isinstance(found.flow_.target, GaussianMixture)
+    assert np.array_equal(found.score_samples(X), model.score_samples(X))
+    assert not hasattr(found, "feature_names_in_")
+
+
+def test_columns_that_happen_to_have_the_default_names(path, monkeypatch):
+    no_training(monkeypatch)
+    frame = polars.DataFrame(X, schema=["x0", "x1"])
+    OTFlow(**SMALL).fit(frame).save(path)
+    found = otflow.load(path)
+    found.score_samples(frame)  # a warning about names is an error here
+    assert list(found.feature_names_in_) == ["x0", "x1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("width", np.int64(8), 8),
+        ("alpha", np.float32(0.5), 0.5),
+        ("random_state", np.int64(3), 3),
+        ("dtype", np.float64, "float64"),
+        ("standardize", np.bool_(True), True),
+    ],
+)
+def test_settings_from_numpy_can_be_saved(path, monkeypatch, name, value, stored):
+    no_training(monkeypatch)
+    OTFlow(**SMALL | {name: value}).fit(X).save(path)
+    found = otflow.load(path).get_params()[name]
+    assert found == stored
+    assert type(found) is type(stored)
+
+
+def test_unknown_classes_are_not_written(path):
+    flow = Flow(Translation(jax.numpy.zeros(2)), scheme=RK4(1))
+    model = Model(flow, Standardizer.identity(2), ("a", "b"), {}, {})
+    with pytest.raises(TypeError, match="do not know the class Translation"):
+        save_model(path, model)
+    assert not path.exists()
+
+
+def test_impostors_of_a_known_class_are_not_written(path):
+    impostor = type("RK4", (RK4,), {"__module__": __name__})
+    model = Model(Flow(make_model().flow.potential, scheme=impostor(2)), *[None] * 4)
+    with pytest.raises(TypeError, match="do not know the class RK4"):
+        save_model(path, model)
+
+
+def test_missing_file(path):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*model\.otflow"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        otflow.load(path.parent)
+
+
+def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fails_half_way(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(modelfile, "save_file", fails_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(saved, make_model("float64"))
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_settings_that_json_cannot_hold_leave_the_old_file(saved):
+    before = saved.read_bytes()
+    for bad in (object(), float("nan"), {1, 2}):
+        model = make_model()
+        model.settings["alpha"] = bad
+        with pytest.raises((TypeError, ValueError)):
+            save_model(saved, model)
+    assert saved.read_bytes() == before
+
+
+def contents():
+    header = (10**15).to_bytes(8, "little")
+    return {
+        "empty": b"",
+        "short": b"\x01\x02",
+        "text": b"alpha,beta\n1,2\n",
+        "zeros": bytes(1000),
+        "huge header": header + b"{}",
+        "header beyond the end": (500).to_bytes(8, "little") + b"{}",
+        "pickle": pickle.dumps({"otflow": 1}),
+    }
+
+
+@pytest.mark.parametrize("content", contents().values(), ids=contents().keys())
+def test_foreign_files(path, content):
+    path.write_bytes(content)
+    for read in (load_model, otflow.load):
+        with pytest.raises(ValueError, match=NOT_READABLE) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "1"}])
+def test_safetensors_of_another_program(path, metadata):
+    save_file({"a": np.zeros(3)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match=f"{NOT_READABLE}.*another program"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "3", "{}", "[" * 100_000], ids=lambda t: t[:4] or "empty"
+)
+def test_metadata_that_is_no_model(path, text):
+    save_file({"a": np.zeros(3)}, path, metadata={"otflow": text})
+    with pytest.raises(ValueError, match=NOT_READABLE):
+        load_model(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=NOT_READABLE):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, -1, "1", None, 1.5, True])
+def test_another_version(saved, version):
+    rewrite(saved, lambda metadata, _: metadata.update(format_version=version))
+    with pytest.raises(ValueError, match=f"{NOT_READABLE}.*version {version!r}"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["format_version", "dtype", "structure", "columns", "settings", "training"],
+)
+def test_missing_metadata(saved, key):
+    rewrite(saved, lambda metadata, _: metadata.pop(key))
+    with pytest.raises(ValueError, match=f"{NOT_READABLE}.*{key}"):
+        load_model(saved)
+
+
+def every_tensor():
+    tensors = {}
+    for name, part in (("flow", make_model(mixture=True).flow), ("standardizer", None)):
+        modelfile._encode(part or make_model().standardizer, name, tensors)
+    return sorted(tensors)
+
+
+@pytest.mark.parametrize("name", every_tensor())
+def test_missing_or_misshapen_tensor(path, name):
+    """Each array of the file: absent, a row short, with one more axis, of integers."""
+    save_model(path, make_model(mixture=True))
+    content = path.read_bytes()
+    changes = {
+        "absent": lambda a: None,
+        "one more axis": lambda a: a[..., None],
+        "integers": lambda a: a.astype(np.int32),
+    }
+    if load_file(path)[name].ndim:
+        changes["first of its rows"] = lambda a: a[:1]
+    for change in changes.values():
+
+        def apply(metadata, tensors, change=change):
+            array = change(tensors.pop(name))
+            if array is not None:
+                tensors[name] = np.ascontiguousarray(array)
+
+        path.write_bytes(content)
+        if change is changes["integers"] and ".terms.1." in name:
+            continue  # the network's own check looks at shapes only
+        if change is changes.get("first of its rows") and name.endswith("terms.1.A"):
+            continue  # A may have any number of rows
+        rewrite(path, apply)
+        with pytest.raises(ValueError, match=NOT_READABLE) as caught:
+            load_model(path)
+        assert str(path) in str(caught.value)
+
+
+def spoilt_structures():
+    def potential(metadata):
+        return metadata["structure"]["flow"]["fields"]["potential"]
+
+    def fields(metadata):
+        return metadata["structure"]["flow"]["fields"]
+
+    return {
+        "unknown class": lambda m: fields(m)["scheme"].update({"class": "Popen"}),
+        "a class from elsewhere": lambda m: fields(m)["scheme"].update({"class": "os.system"}),
+        "class of the wrong kind": lambda m: fields(m).update(scheme=fields(m)["target"]),
+        "a list as class": lambda m: fields(m)["scheme"].update({"class": ["RK4"]}),
+        "missing field": lambda m: fields(m).pop("target"),
+        "extra field": lambda m: fields(m).update(more={"value": 1}),
+        "field is no node": lambda m: fields(m).update(target=3),
+        "value for a potential": lambda m: fields(m).update(potential={"value": 1.0}),
+        "no terms": lambda m: potential(m)["fields"].update(terms={"tuple": []}),
+        "no layers": lambda m: potential(m)["fields"]["terms"]["tuple"][1]["fields"].update(
+            weights={"tuple": []}
+        ),
+        "steps of zero": lambda m: fields(m)["scheme"]["fields"].update(n_steps={"value": 0}),
+        "steps of text": lambda m: fields(m)["scheme"]["fields"].update(n_steps={"value": "3"}),
+        "other dimension": lambda m: fields(m)["target"]["fields"].update(_dim={"value": 3}),
+        "dimension of float": lambda m: fields(m)["target"]["fields"].update(_dim={"value": 2.0}),
+        "flow is a standardizer": lambda m: m["structure"].update(
+            flow=m["structure"]["standardizer"]
+        ),
+        "standardizer is a flow": lambda m: m["structure"].update(
+            standardizer=m["structure"]["flow"]
+        ),
+        "unknown dtype": lambda m: m.update(dtype="float16"),
+        "dtype of a list": lambda m: m.update(dtype=[1]),
+        "too few columns": lambda m: m.update(columns=["a"]),
+        "columns of numbers": lambda m: m.update(columns=[1, 2]),
+        "settings of a number": lambda m: m.update(settings=3),
+    }
+
+
+@pytest.mark.parametrize("spoil", spoilt_structures().values(), ids=spoilt_structures().keys())
+def test_spoilt_structure(saved, spoil):
+    rewrite(saved, lambda metadata, _: spoil(metadata))
+    with pytest.raises(ValueError, match=NOT_READABLE):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["settings"].update(surprise=1),
+        lambda m: m["settings"].update(target=1),
+        lambda m: m["training"].pop("history"),
+        lambda m: m["training"].update(history=[1, 2]),
+        lambda m: m["training"].update(history={"objective": None}),
+        lambda m: m["training"].pop("n_iter"),
+    ],
+    ids=["unknown setting", "a target", "no history", "history a list", "null column", "no n_iter"],
+)
+def test_estimator_with_spoilt_settings(path, monkeypatch, change):
+    no_training(monkeypatch)
+    OTFlow(**SMALL).fit(X).save(path)
+    rewrite(path, lambda metadata, _: change(metadata))
+    with pytest.raises(ValueError, match=NOT_READABLE):
+        otflow.load(path)
+
+
+def test_negative_scales_are_refused(saved):
+    rewrite(saved, lambda _, tensors: tensors["standardizer.scale"].__imul__(-1))
+    with pytest.raises(ValueError, match="positive scales"):
+        load_model(saved)
+
+
+def test_loading_builds_listed_classes_only(saved, monkeypatch):
+    """Whatever the file says, no other class is looked up, imported or called."""
+    built = []
+    check = modelfile._check_fields
+    monkeypatch.setattr(
+        modelfile, "_check_fields", lambda node: (built.append(type(node)), check(node))
+    )
+    monkeypatch.setattr("builtins.eval", None)
+    monkeypatch.setattr("builtins.exec", None)
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    load_model(saved)
+    assert set(built) <= set(modelfile._CLASSES.values())
+    assert len(built) == 7
+
+
+def test_random_damage_gives_one_kind_of_error(path):
+    """400 small files with one to three bytes changed: a model or a ValueError with the path."""
+    rng = random.Random(0)
+    save_model(path, make_model(mixture=True))
+    whole, refused, loaded = path.read_bytes(), 0, 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            first = rng.choice([0, len(content) * 3 // 4])  # anywhere, or among the tensors
+            content[rng.randrange(first, len(content))] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            model = load_model(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert isinstance(model.flow, Flow)
+            assert all(eqx.is_array(leaf) for leaf in jax.tree.leaves(model.flow))
+            loaded += 1
+    assert refused > 100
+    assert loaded > 50

@@ -1,0 +1,100 @@
+"""The costs against closed forms, quadrature and the exact Gaussian answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from otflow.objective import Costs, costs
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.reference import gaussian
+from otflow.schemes import RK4
+from otflow.targets import GaussianMixture, StandardNormal
+from tests.support import random_resnet
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LOG_2PI = np.log(2 * np.pi)
+
+
+def identity_flow(dim):
+    """Phi = 0."""
+    silent = ResNetPotential.create(dim, 3, 1, jax.random.key(0), output_scale=0.0)
+    return jax.tree.map(jnp.zeros_like, silent)
+
+
+def gauss_hermite(mean, cov, n=24):
+    """Nodes (n^d, d) and weights of the expectation under N(mean, cov)."""
+    z, w = np.polynomial.hermite_e.hermegauss(n)
+    grid = np.stack(np.meshgrid(*[z] * mean.size, indexing="ij"), -1).reshape(-1, mean.size)
+    weights = np.prod(np.meshgrid(*[w / w.sum()] * mean.size, indexing="ij"), axis=0).ravel()
+    return mean + grid @ np.linalg.cholesky(cov).T, weights
+
+
+SOME = Costs(jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0]), jnp.array([5.0, 8.0]))
+
+
+def test_objective_weighs_each_cost():
+    np.testing.assert_array_equal(SOME.objective(10.0), [31.0, -38.0])
+    np.testing.assert_array_equal(SOME.objective(10.0, 100.0), [531.0, 762.0])
+    np.testing.assert_array_equal(SOME.objective(jnp.array(0.0), jnp.array(0.0)), [1.0, 2.0])
+
+
+def test_mean_keeps_the_costs_apart():
+    mean = SOME.mean()
+    assert (mean.transport, mean.nll, mean.hjb) == (1.5, -0.5, 6.5)
+    assert mean.objective(2.0, 3.0) == SOME.objective(2.0, 3.0).mean() == 20.0
+
+
+class TestIdentityFlow:
+    def test_each_point(self):
+        """Nothing moves: nll is that of the target at x, exactly."""
+        x = np.random.default_rng(0).standard_normal((5, 2))
+        found = costs(identity_flow(2), RK4(3), StandardNormal(2), jnp.asarray(x))
+        np.testing.assert_array_equal(found.transport, 0)
+        np.testing.assert_array_equal(found.hjb, 0)
+        np.testing.assert_allclose(found.nll, 0.5 * np.sum(x**2, axis=1) + LOG_2PI, rtol=1e-14)
+
+    def test_expected_nll_by_quadrature(self):
+        """E nll under N(1, 4): 1/2 (4 + 1) + 1/2 log 2 pi; a quadratic is integrated exactly."""
+        x, w = gauss_hermite(np.array([1.0]), np.array([[4.0]]))
+        found = costs(identity_flow(1), RK4(2), StandardNormal(1), jnp.asarray(x))
+        np.testing.assert_allclose(w @ found.nll, 2.5 + 0.5 * LOG_2PI, rtol=1e-13)
+
+    def test_expected_nll_by_the_trapezoid_rule_for_a_mixture_target(self):
+        """Cross-entropy of N(0, 1) from a mixture, densities written out here; 1e-10."""
+        target = GaussianMixture([0.4, 0.6], [[-1.0], [2.0]], [[[0.5]], [[1.5]]])
+        x = np.linspace(-12, 12, 4001)
+        density = np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi)
+        rho1 = 0.4 * np.exp(-((x + 1) ** 2)) / np.sqrt(np.pi)
+        rho1 += 0.6 * np.exp(-((x - 2) ** 2) / 3) / np.sqrt(3 * np.pi)
+        found = costs(identity_flow(1), RK4(1), target, jnp.asarray(x[:, None]))
+        expected = np.trapezoid(-density * np.log(rho1), x)
+        np.testing.assert_allclose(np.trapezoid(density * found.nll, x), expected, rtol=1e-10)
+
+
+def test_gaussian_base_reaches_the_exact_costs():
+    """E over N(mean, cov) by quadrature: transport, KL = E nll - H and J* of the reference.
+
+    The integrands are quadratic, so what is left is RK4's log-det: 1e-9 with 64 steps.
+    """
+    mean, cov, alpha = np.array([1.0, -0.5]), np.array([[2.0, 0.5], [0.5, 0.6]]), 3.0
+    exact = gaussian(mean, cov, alpha)
+    x, w = gauss_hermite(mean, cov, 4)
+    phi = GaussianBase.solve(mean, cov, alpha)
+    found = costs(phi, RK4(64), StandardNormal(2), jnp.asarray(x))
+    np.testing.assert_allclose(w @ found.transport, exact.transport, rtol=1e-11)
+    np.testing.assert_allclose(w @ found.nll - exact.entropy, exact.kl, atol=1e-8)
+    objective = w @ found.objective(alpha) - alpha * exact.entropy
+    np.testing.assert_allclose(objective, exact.objective, atol=3e-8)
+    assert np.max(found.hjb) < 1e-12
+
+
+def test_costs_are_those_of_the_push():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 2)))
+    p, scheme, target = random_resnet(2), RK4(3), StandardNormal(2)
+    pushed, found = scheme.push(p, x), costs(p, scheme, target, x)
+    np.testing.assert_allclose(found.transport, pushed.transport, rtol=1e-13)
+    np.testing.assert_allclose(found.hjb, pushed.hjb, rtol=1e-13)
+    nll = 0.5 * np.sum(pushed.points**2, axis=1) + LOG_2PI - pushed.log_det
+    np.testing.assert_allclose(found.nll, nll, rtol=1e-13)

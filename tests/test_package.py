@@ -1,0 +1,85 @@
+"""What the installed package promises before anything is computed."""
+
+import importlib
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import otflow
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_quick_and_light():
+    """Under one second, without JAX, scikit-learn or any other heavy package."""
+    out = python(
+        "import sys, time; start = time.perf_counter(); import otflow\n"
+        "print(time.perf_counter() - start)\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    seconds, modules = out.splitlines()
+    assert float(seconds) < 1.0
+    heavy = {"jax", "jaxlib", "equinox", "sklearn", "numpy", "scipy", "polars", "matplotlib"}
+    assert heavy.isdisjoint(modules.split())
+
+
+def test_the_library_imports_without_optional_packages_at_first_use():
+    out = python("import otflow, sys; otflow.Flow, otflow.training; print(*sys.modules)")
+    loaded = {name.split(".")[0] for name in out.split()}
+    assert "jax" in loaded
+    assert {"sklearn", "polars", "matplotlib", "ot"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", otflow.__all__)
+def test_every_public_name_resolves(name):
+    value = getattr(otflow, name)
+    assert value is not None
+    assert name in dir(otflow)
+
+
+def test_no_public_name_is_shadowed_by_a_submodule():
+    """`import otflow.estimator` first, then the names: none of the objects became a module."""
+    code = (
+        "import types, otflow.estimator, otflow\n"
+        "print(*[n for n in otflow._NAMES if isinstance(getattr(otflow, n), types.ModuleType)])"
+    )
+    assert python(code).split() == []
+
+
+def test_unknown_names_raise():
+    with pytest.raises(AttributeError, match="module 'otflow' has no attribute 'nothing'"):
+        _ = otflow.nothing
+
+
+def test_is_typed():
+    assert (Path(otflow.__file__).parent / "py.typed").is_file()
+
+
+def test_version_is_the_same_everywhere():
+    assert otflow.__version__ == PROJECT["version"]
+    assert importlib.metadata.version("otflow") == PROJECT["version"]
+
+
+def test_the_command_is_declared():
+    module, function = PROJECT["scripts"]["otflow"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_python_m_otflow():
+    done = subprocess.run(
+        [sys.executable, "-m", "otflow", "--version"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.strip() == f"otflow {PROJECT['version']}"
+    assert done.stderr == ""

@@ -1,0 +1,235 @@
+"""Tables in and out, and every way a file can be no table."""
+
+import random
+import zipfile
+
+import numpy as np
+import polars
+import pytest
+
+from otflow import extras
+from otflow.tables import Table, check_output, read_table, write_table
+
+SUFFIXES = [".csv", ".parquet", ".npy", ".npz"]
+NAMED = [".csv", ".parquet"]
+VALUES = np.random.default_rng(0).standard_normal((6, 3)) * [1e-9, 1.0, 1e9]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_round_trip_is_exact(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    write_table(path, Table(VALUES, ("a", "b", "long name, with comma")))
+    found = read_table(str(path))
+    assert np.array_equal(found.values, VALUES)
+    assert found.values.dtype == np.float64
+    expected = ("a", "b", "long name, with comma") if suffix in NAMED else None
+    assert found.columns == expected
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_not_finite_numbers_survive(tmp_path, suffix):
+    values = np.array([[np.nan, np.inf], [-np.inf, 1.0]])
+    write_table(tmp_path / f"t{suffix}", Table(values))
+    assert np.array_equal(read_table(tmp_path / f"t{suffix}").values, values, equal_nan=True)
+
+
+@pytest.mark.parametrize("suffix", NAMED)
+def test_columns_without_names_get_some(tmp_path, suffix):
+    write_table(tmp_path / f"t{suffix}", Table(VALUES))
+    assert read_table(tmp_path / f"t{suffix}").columns == ("x0", "x1", "x2")
+
+
+def test_frame_carries_the_names():
+    frame = Table(VALUES, ("a", "b", "c")).frame()
+    assert isinstance(frame, polars.DataFrame)
+    assert frame.columns == ["a", "b", "c"]
+    assert Table(VALUES).frame() is VALUES
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.float16, np.float32, bool])
+def test_other_number_types_become_float64(tmp_path, dtype):
+    values = np.array([[1, 0], [0, 1], [1, 1]]).astype(dtype)
+    np.save(tmp_path / "t.npy", values)
+    found = read_table(tmp_path / "t.npy").values
+    assert found.dtype == np.float64
+    assert np.array_equal(found, values)
+
+
+def test_missing_values_become_nan(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,\n,2\n3,4\n")
+    expected = [[1, np.nan], [np.nan, 2], [3, 4]]
+    assert np.array_equal(read_table(tmp_path / "t.csv").values, expected, equal_nan=True)
+    polars.DataFrame({"a": [1, None], "b": [True, False]}).write_parquet(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet").values
+    assert np.array_equal(found, [[1, 1], [np.nan, 0]], equal_nan=True)
+
+
+def test_an_archive_needs_one_array_or_X(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, whatever=VALUES)
+    assert np.array_equal(read_table(path).values, VALUES)
+    np.savez(path, X=VALUES, y=VALUES[:, 0])
+    assert np.array_equal(read_table(path).values, VALUES)
+    np.savez(path, a=VALUES, b=VALUES)
+    with pytest.raises(
+        ValueError, match=r"t\.npz.*expected one array or one named X; got \['a', 'b'\]"
+    ):
+        read_table(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_missing_file(tmp_path, suffix):
+    with pytest.raises(FileNotFoundError, match=rf"no such file: .*missing\{suffix}"):
+        read_table(tmp_path / f"missing{suffix}")
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t", "t.xlsx"])
+def test_unknown_suffix(tmp_path, name):
+    (tmp_path / name).write_text("a\n1\n")
+    message = r"expected a suffix of \.csv, \.parquet, \.npy, \.npz; got"
+    for use in (read_table, check_output, lambda path: write_table(path, Table(VALUES))):
+        with pytest.raises(ValueError, match=message):
+            use(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_empty_file(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    path.touch()
+    with pytest.raises(ValueError, match=rf"t\{suffix}: not a readable \{suffix} file"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("suffix", NAMED)
+def test_no_rows(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    write_table(path, Table(np.empty((0, 2)), ("a", "b")))
+    with pytest.raises(ValueError, match=r"expected at least one row .*; got \(0, 2\)"):
+        read_table(path)
+
+
+def test_a_text_column_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text("height,sex,age\n1.7,f,30\n1.8,m,31\n")
+    with pytest.raises(ValueError, match=r"t\.csv: expected numeric columns; got sex \(String\)"):
+        read_table(tmp_path / "t.csv")
+    polars.DataFrame({"ok": [1, 2], "nested": [[1], [2]]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="expected numeric columns; got nested"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_rows_of_unequal_length(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"t\.csv: not a readable \.csv file"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (VALUES[0], r"expected an array of shape \(n, d\); got \(3,\)"),
+        (VALUES[None], r"expected an array of shape \(n, d\); got \(1, 6, 3\)"),
+        (VALUES + 1j, "expected numbers; got dtype complex128"),
+        (np.array([["a", "b"]]), "expected numbers; got dtype <U1"),
+    ],
+    ids=["1-d", "3-d", "complex", "text"],
+)
+def test_arrays_that_are_no_table(tmp_path, values, message):
+    np.save(tmp_path / "t.npy", values)
+    np.savez(tmp_path / "t.npz", X=values)
+    for name in ("t.npy", "t.npz"):
+        with pytest.raises(ValueError, match=message) as caught:
+            read_table(tmp_path / name)
+        assert name in str(caught.value)
+
+
+class Bomb:
+    """Unpickling it sets a flag."""
+
+    went_off = False
+
+    def __reduce__(self):
+        return (setattr, (Bomb, "went_off", True))
+
+
+def test_object_arrays_are_never_unpickled(tmp_path):
+    values = np.array([[Bomb(), 1]], dtype=object)
+    np.save(tmp_path / "t.npy", values, allow_pickle=True)
+    np.savez(tmp_path / "t.npz", X=values)
+    for name in ("t.npy", "t.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: not a readable .*Object arrays"):
+            read_table(tmp_path / name)
+    assert not Bomb.went_off
+    np.load(tmp_path / "t.npy", allow_pickle=True)  # the bomb is live
+    assert Bomb.went_off
+
+
+def test_formats_under_another_suffix(tmp_path):
+    write_table(tmp_path / "a.npy", Table(VALUES))
+    write_table(tmp_path / "b.npz", Table(VALUES))
+    (tmp_path / "a.npy").rename(tmp_path / "c.npz")
+    (tmp_path / "b.npz").rename(tmp_path / "d.npy")
+    for name in ("c.npz", "d.npy"):
+        with pytest.raises(ValueError, match=rf"{name}: not a readable"):
+            read_table(tmp_path / name)
+
+
+def test_an_archive_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
+        archive.writestr("X", "hello")
+    with pytest.raises(ValueError, match=r"t\.npz: not a readable \.npz file"):
+        read_table(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("rows", [10**12, 10**20])
+def test_a_header_that_promises_too_much(tmp_path, rows):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 2), }}".ljust(117)
+    content = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.encode() + b"\n1234"
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.npy: not a readable"):
+        read_table(tmp_path / "t.npy")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_files_give_one_kind_of_error(tmp_path, suffix):
+    """150 files with random bytes changed or cut off: a table or a ValueError with the path."""
+    rng = random.Random(0)
+    path = tmp_path / f"t{suffix}"
+    write_table(path, Table(VALUES, ("a", "b", "c")))
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content[: rng.randrange(len(content))] if rng.random() < 0.2 else content)
+        try:
+            read_table(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 10
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "t.npy"
+    write_table(path, Table(VALUES))
+
+    def fails_half_way(target, values):
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", fails_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        write_table(path, Table(2 * VALUES))
+    assert np.array_equal(read_table(path).values, VALUES)
+    assert [p.name for p in tmp_path.iterdir()] == ["t.npy"]
+
+
+def test_a_missing_optional_dependency_names_the_extra(tmp_path, monkeypatch):
+    def missing(module):
+        raise ImportError(f"No module named {module!r}")
+
+    monkeypatch.setattr(extras.importlib, "import_module", missing)
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(ImportError, match=r"polars is needed .* pip install 'otflow\[tables\]'"):
+        read_table(tmp_path / "t.csv")

@@ -1,0 +1,178 @@
+"""The loop against a problem with a closed form, and every way a run can end."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import otflow.training.loop as loop_module
+from otflow.schemes import RK4
+from otflow.targets import StandardNormal
+from otflow.training import TrainingConfig, train
+from otflow.training.loop import learning_rate_schedule
+from tests.fakes import Translation
+
+ALPHA, BETA = 3.0, 0.5
+MEAN = np.array([2.0, -1.0])
+
+
+def data(n=64, mean=MEAN, seed=0):
+    noise = np.random.default_rng(seed).standard_normal((n, 2))
+    return jnp.asarray(noise - noise.mean(axis=0) + mean, jnp.float32)
+
+
+def run(x, x_val=None, shift=(0.0, 0.0), **config):
+    config = {"alpha": ALPHA, "beta": BETA, "validate_every": 5, "max_iter": 20} | config
+    start = Translation(jnp.asarray(shift, jnp.float32))
+    return train(
+        start, RK4(1), StandardNormal(2), x, x_val, TrainingConfig(**config), show_progress=False
+    )
+
+
+def test_finds_the_closed_form_minimum():
+    """min |s|^2/2 (1 + beta) + alpha |mean + s|^2/2 is at s = -alpha mean / (1 + alpha + beta).
+
+    300 Adam steps with a decaying rate: 1e-3.
+    """
+    result = run(data(), max_iter=300, validate_every=100, learning_rate=0.1)
+    np.testing.assert_allclose(
+        result.potential.shift, -ALPHA * MEAN / (1 + ALPHA + BETA), atol=1e-3
+    )
+    assert result.status == "max_iter"
+
+
+def test_history_has_one_entry_a_validation():
+    config = TrainingConfig(max_iter=12, learning_rate=0.02)
+    result = run(data(), data(seed=1), max_iter=12, learning_rate=0.02, batch_size=16)
+    history = result.history
+    assert history["iteration"] == [0, 5, 10, 12]
+    assert {len(column) for column in history.values()} == {4}
+    assert (np.diff(history["seconds"]) >= 0).all()
+    schedule = learning_rate_schedule(config)
+    np.testing.assert_allclose(
+        history["learning_rate"], [float(schedule(i)) for i in history["iteration"]], rtol=1e-6
+    )
+    for name in ("transport", "nll", "hjb"):
+        assert math.isnan(history[f"train_{name}"][0])
+        assert np.isfinite(history[f"train_{name}"][1:]).all()
+    parts = (np.array(history[f"val_{name}"]) for name in ("transport", "nll", "hjb"))
+    transport, nll, hjb = parts
+    np.testing.assert_allclose(
+        history["objective"], transport + ALPHA * nll + BETA * hjb, rtol=1e-6
+    )
+
+
+def test_the_same_seed_gives_the_same_run():
+    first, again, other = (run(data(), batch_size=8, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.potential.shift, again.potential.shift)
+    assert first.history["objective"] == again.history["objective"]
+    assert not np.array_equal(first.potential.shift, other.potential.shift)
+
+
+def test_early_stopping_returns_the_best_weights():
+    """The validation rows are at home at shift 0, the training rows pull away from it."""
+    result = run(data(), data(mean=0.0), max_iter=500, patience=3)
+    assert result.status == "early_stopping"
+    assert result.history["iteration"] == [0, 5, 10, 15]
+    assert (np.diff(result.history["objective"]) > 0).all()
+    assert result.best_iteration == 0
+    assert np.array_equal(result.potential.shift, [0.0, 0.0])
+
+
+def test_patience_counts_from_the_last_improvement():
+    """Validation rows half way: improves first, overshoots then; the turning point is kept."""
+    result = run(data(), data(mean=0.3 * MEAN), max_iter=500, patience=2, learning_rate=0.05)
+    objective = result.history["objective"]
+    best = int(np.argmin(objective))
+    assert result.status == "early_stopping"
+    assert 0 < best == len(objective) - 3
+    assert result.best_iteration == result.history["iteration"][best]
+    shift = np.asarray(result.potential.shift, np.float64)
+    transport, nll = result.history["val_transport"][best], result.history["val_nll"][best]
+    assert transport == pytest.approx(0.5 * shift @ shift, rel=1e-5)
+    moved = np.asarray(data(mean=0.3 * MEAN), np.float64) + shift
+    expected = 0.5 * (moved**2).sum(axis=1).mean() + math.log(2 * math.pi)
+    assert nll == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_validation_rows_it_never_stops_early():
+    """Steps far too long: the objective is above its start at every validation."""
+    result = run(data(mean=0.0), learning_rate=5.0, patience=1, max_iter=15)
+    assert min(result.history["objective"][1:]) > result.history["objective"][0]
+    assert result.status == "max_iter"
+    assert result.history["iteration"] == [0, 5, 10, 15]
+    assert result.best_iteration == 0
+
+
+def test_an_interrupt_keeps_the_best_weights(monkeypatch):
+    make_block = loop_module.make_block
+
+    def interrupted_in_the_third_call(*args):
+        block, calls = make_block(*args), []
+
+        def wrapped(*given):
+            calls.append(None)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return block(*given)
+
+        return wrapped
+
+    monkeypatch.setattr(loop_module, "make_block", interrupted_in_the_third_call)
+    result = run(data(), max_iter=500)
+    assert result.status == "interrupted"
+    assert result.history["iteration"] == [0, 5, 10]
+    assert result.best_iteration == 10
+    assert np.linalg.norm(result.potential.shift) > 0
+
+
+def test_weights_that_overflow_end_the_run():
+    result = run(data(), learning_rate=1e30, max_iter=500)
+    assert result.status == "non_finite"
+    assert result.best_iteration == 0
+    assert np.array_equal(result.potential.shift, [0.0, 0.0])
+    assert not math.isfinite(result.history["objective"][-1])
+
+
+def test_a_bad_training_batch_ends_the_run_though_validation_is_fine():
+    result = run(data().at[3, 0].set(jnp.nan), data(seed=1), max_iter=500)
+    assert result.status == "non_finite"
+    assert np.isfinite(result.history["objective"]).all()
+    assert result.history["iteration"] == [0, 5]
+
+
+def test_a_start_that_is_not_finite_takes_no_step(monkeypatch):
+    def untouched(*args):
+        def block(*given):
+            raise AssertionError("a step was taken")
+
+        return block
+
+    monkeypatch.setattr(loop_module, "make_block", untouched)
+    result = run(data(mean=1e30))
+    assert result.status == "non_finite"
+    assert result.history["iteration"] == [0]
+
+
+@pytest.mark.parametrize("max_iter", [1, 10, 2000])
+def test_learning_rate_schedule(max_iter):
+    """Up from 10 % to the peak, then down to 1 %."""
+    schedule = learning_rate_schedule(TrainingConfig(max_iter=max_iter, learning_rate=0.2))
+    rates = np.array([float(schedule(i)) for i in range(max_iter + 1)])
+    assert rates[0] == pytest.approx(0.02, rel=1e-5)
+    assert rates.max() == pytest.approx(0.2, rel=1e-5)
+    top = int(rates.argmax())
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    if max_iter > 1:
+        assert rates[-1] == pytest.approx(0.002, rel=1e-5)
+
+
+def test_is_silent_without_a_terminal(capsys):
+    start = Translation(jnp.zeros(2))
+    config = TrainingConfig(max_iter=1)
+    train(start, RK4(1), StandardNormal(2), data(), None, config, show_progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""

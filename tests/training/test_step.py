@@ -1,0 +1,152 @@
+"""Chunked means and gradients against plain ones; steps that must not be taken."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from otflow.objective import costs
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.schemes import RK4
+from otflow.schemes.base import Push
+from otflow.targets import StandardNormal
+from otflow.training import step as step_module
+from otflow.training.step import CHUNK, in_chunks, make_block, mean_costs, split_trainable
+from tests.fakes import Translation
+
+SCHEME = RK4(1)
+ALPHA, BETA = 3.0, 0.5
+
+
+def points(n, dim=2, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((n, dim)), float)
+
+
+def base(dim=2):
+    return GaussianBase.solve(np.ones(dim), 2 * np.eye(dim), ALPHA)
+
+
+def array_leaves(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if eqx.is_array(leaf)]
+
+
+def assert_same(a, b):
+    """Bit for bit."""
+    for left, right in zip(array_leaves(a), array_leaves(b), strict=True):
+        assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("n", [1, 2, CHUNK, CHUNK + 1, 2 * CHUNK + 1, 1000])
+def test_chunks_hold_every_row_once(n):
+    x = points(n)
+    rows, weights = in_chunks(x)
+    size = rows.shape[1]
+    assert size <= CHUNK
+    assert rows.shape == (weights.shape[0], size, 2)
+    assert np.array_equal(rows.reshape(-1, 2)[:n], x)
+    flat = np.asarray(weights).ravel()
+    assert (flat[:n] == np.float32(1 / n)).all()
+    assert (flat[n:] == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 6, 7, 8, 20])
+def test_chunked_mean_is_the_mean(n, monkeypatch, float64):
+    """Sums in another order, float64: 1e-13. The shift makes every row's nll different."""
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    potential, x = Translation(jnp.array([0.3, -1.0])), points(n)
+    found = mean_costs(potential, SCHEME, StandardNormal(2), x)
+    expected = costs(potential, SCHEME, StandardNormal(2), x)
+    for name in ("transport", "nll", "hjb"):
+        plain = np.mean(np.asarray(getattr(expected, name)))
+        np.testing.assert_allclose(getattr(found, name), plain, rtol=1e-13)
+
+
+def test_a_step_of_plain_descent_moves_by_the_unchunked_gradient(monkeypatch, float64):
+    """20 rows in chunks of 7 with one row of padding; float64, sums in another order: 1e-11."""
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    target, x = StandardNormal(2), points(30)
+    network = ResNetPotential.create(2, 4, 1, jax.random.key(1))
+    params, static = split_trainable(network)
+    rows = jnp.arange(5, 25)[None]
+
+    def objective(params):
+        found = costs(eqx.combine(params, static), _OneStep(), target, x[rows[0]])
+        return jnp.mean(found.objective(ALPHA, BETA))
+
+    value, gradient = jax.jit(jax.value_and_grad(objective))(params)
+    optimiser = optax.sgd(1.0)
+    block = make_block(_OneStep(), target, optimiser, ALPHA, BETA)
+    moved, _, log = block(params, static, optimiser.init(params), x, rows)
+    assert bool(log.finite[0])
+    assert np.isclose(log.costs.objective(ALPHA, BETA)[0], value, rtol=1e-12)
+    steps = jax.tree.map(jnp.subtract, params, moved)
+    for got, expected in zip(jax.tree.leaves(steps), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-13)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) > 0.1
+
+
+def test_only_trainable_arrays_are_parameters():
+    potential = base() + Translation(jnp.ones(2))
+    params, static = split_trainable(potential)
+    assert [leaf.shape for leaf in array_leaves(params)] == [(2,)]
+    assert len(array_leaves(static)) == len(array_leaves(base()))
+    assert_same(eqx.combine(params, static), potential)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_flagged():
+    """Weights and Adam's state (moments, count) equal those of a run without the bad batch."""
+    x = points(6).at[3, 1].set(jnp.nan)
+    params, static = split_trainable(Translation(jnp.ones(2)))
+    optimiser = optax.adam(0.1)
+    block = make_block(SCHEME, StandardNormal(2), optimiser, ALPHA, BETA)
+    with_bad = jnp.array([[0, 1], [2, 3], [4, 5]])
+    got = block(params, static, optimiser.init(params), x, with_bad)
+    clean = block(params, static, optimiser.init(params), x, with_bad[jnp.array([0, 2])])
+    assert np.array_equal(got[2].finite, [True, False, True])
+    assert np.array_equal(clean[2].finite, [True, True])
+    assert_same(got[:2], clean[:2])
+    assert not np.array_equal(got[0].shift, params.shift)
+
+
+def test_a_gradient_that_is_not_finite_is_flagged_too():
+    """The objective stays finite, only the gradient overflows: the step is refused."""
+    params, static = split_trainable(Translation(jnp.array([1.0, 1.0])))
+    x = points(4)
+    optimiser = optax.sgd(1.0)
+    block = make_block(_Kinked(), StandardNormal(2), optimiser, ALPHA, BETA)
+    moved, _, log = block(params, static, optimiser.init(params), x, jnp.arange(4)[None])
+    assert np.isfinite(log.costs.objective(ALPHA, BETA)).all()
+    assert not bool(log.finite[0])
+    assert_same(moved, params)
+
+
+class _OneStep(RK4):
+    """A stand-in quick to compile: one evaluation of the potential feeds all four results."""
+
+    def push(self, potential, x):
+        found = potential.gradient_and_laplacian(x, 0.3)
+        v, rate = -found.gradient[:, :-1], found.gradient[:, -1]
+        half = 0.5 * jnp.sum(v * v, axis=1)
+        return Push(x + v, -found.laplacian, half, jnp.abs(rate), half >= 0)
+
+
+class _Kinked(RK4):
+    """Adds sqrt(0 * shift) to the transport: value 0, slope infinite times zero, NaN."""
+
+    def push(self, potential, x):
+        pushed = super().push(potential, x)
+        kink = jnp.sqrt(0.0 * potential.shift[0])
+        return eqx.tree_at(lambda p: p.transport, pushed, pushed.transport + kink)
+
+
+def test_the_log_holds_the_costs_before_each_update():
+    x = points(4)
+    params, static = split_trainable(Translation(jnp.array([2.0, 0.0])))
+    optimiser = optax.sgd(0.1)
+    block = make_block(SCHEME, StandardNormal(2), optimiser, ALPHA, 0.0)
+    _, _, log = block(params, static, optimiser.init(params), x, jnp.tile(jnp.arange(4), (3, 1)))
+    assert log.costs.transport.shape == (3,)
+    assert float(log.costs.transport[0]) == pytest.approx(2.0, rel=1e-6)  # |shift|^2 / 2
+    assert (np.diff(log.costs.objective(ALPHA)) < 0).all()
