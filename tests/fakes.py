@@ -19,7 +19,7 @@ SMALL = {
     "verbose": False,
 }
 
-_COLUMNS = ("iteration", "seconds", "learning_rate", "objective")
+_COLUMNS = ("iteration", "seconds", "learning_rate", "n_steps", "nll_error", "objective")
 _COSTS = ("transport", "nll", "hjb")
 
 
@@ -27,8 +27,8 @@ def untrained(*args, **kwargs) -> TrainingResult:
     """In the place of `otflow.training.train`: the potential it was given, at once."""
     history = {name: [0.0] for name in _COLUMNS}
     history |= {f"{part}_{name}": [0.0] for part in ("train", "val") for name in _COSTS}
-    potential = train_arguments(*args, **kwargs)["potential"]
-    return TrainingResult(potential, history, "max_iter", 0)
+    given = train_arguments(*args, **kwargs)
+    return TrainingResult(given["potential"], given["scheme"], history, "max_iter", 0)
 
 
 def train_arguments(*args, **kwargs) -> dict:

@@ -49,7 +49,7 @@ def resnet_by_the_book(p: ResNetPotential, x: np.ndarray, t: float) -> Exact:
     A, b, c, w = (np.asarray(v) for v in (p.A, p.b, p.c, p.w))
     K, bias = [np.asarray(v) for v in p.weights], [np.asarray(v) for v in p.biases]
     L, d, s = len(K) - 1, x.size, np.append(x, t)
-    h = 1 / L
+    h = 1 / max(L, 1)
     u, a = [], [K[0] @ s + bias[0]]
     u.append(np.logaddexp(a[0], -a[0]))
     for i in range(1, L + 1):

@@ -179,7 +179,7 @@ BAD_SETTINGS = [
     ("target", StandardNormal(3), ValueError, "expected dimension 2; got 3"),
     ("width", 0, ValueError, "expected an integer >= 1; got 0"),
     ("width", 8.0, TypeError, "expected an integer >= 1; got float"),
-    ("depth", 0, ValueError, "expected an integer >= 1; got 0"),
+    ("depth", -1, ValueError, "expected an integer >= 0; got -1"),
     ("max_iter", 0, ValueError, "expected an integer >= 1; got 0"),
     ("batch_size", -1, ValueError, "expected an integer >= 1; got -1"),
     ("learning_rate", 0.0, ValueError, "expected a finite number > 0; got 0"),

@@ -6,7 +6,8 @@ import pytest
 from scipy import special, stats
 
 from otflow.precision import precision
-from otflow.targets import GaussianMixture, StandardNormal
+from otflow.reference import Mixture1D, product
+from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 
@@ -32,7 +33,23 @@ def by_scipy(dim, y):
     return special.logsumexp(np.array(parts) + np.log(weights)[:, None], axis=0)
 
 
-TARGETS = {"normal": StandardNormal, "mixture": mixture}
+def factors(dim):
+    """Weights, means and standard deviations of two components a coordinate, all different."""
+    i = np.arange(dim)
+    weights = np.column_stack([0.3 + 0.05 * i, 0.7 - 0.05 * i])
+    means = np.column_stack([-1.5 - 0.2 * i, 1.0 + 0.3 * i])
+    return weights, means, np.column_stack([0.5 + 0.1 * i, 0.8 - 0.05 * i])
+
+
+def turn(dim):
+    return np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, dim)))[0]
+
+
+def rotated(dim):
+    return RotatedProduct(*factors(dim), turn(dim))
+
+
+TARGETS = {"normal": StandardNormal, "mixture": mixture, "rotated": rotated}
 both = pytest.mark.parametrize("make", TARGETS.values(), ids=TARGETS)
 
 
@@ -54,6 +71,22 @@ class TestLogProb:
         y = self.points(dim)
         np.testing.assert_allclose(mixture(dim).log_prob(y), by_scipy(dim, y), rtol=1e-12)
 
+    def test_rotated_product_matches_scipy(self, dim):
+        y = self.points(dim)
+        z = (y @ turn(dim))[:, :, None]
+        weights, means, stds = factors(dim)
+        parts = np.log(weights) + stats.norm(means, stds).logpdf(z)
+        expected = special.logsumexp(parts, axis=2).sum(axis=1)
+        np.testing.assert_allclose(rotated(dim).log_prob(y), expected, rtol=1e-12)
+
+    def test_rotated_product_is_the_density_of_the_reference(self, dim):
+        y = self.points(dim)[:6]
+        ones = [
+            Mixture1D(*(tuple(row) for row in rows)) for rows in zip(*factors(dim), strict=True)
+        ]
+        exact = product(ones, turn(dim), alpha=1.0)
+        np.testing.assert_allclose(rotated(dim).log_prob(y), exact.log_prob(y), rtol=1e-10)
+
 
 @pytest.mark.usefixtures("float64")
 @both
@@ -70,6 +103,11 @@ def moments(dim, make):
     """Exact mean and covariance."""
     if make is StandardNormal:
         return np.zeros(dim), np.eye(dim)
+    if make is rotated:
+        weights, means, stds = factors(dim)
+        mean = (weights * means).sum(axis=1)
+        variance = (weights * (means**2 + stds**2)).sum(axis=1) - mean**2
+        return turn(dim) @ mean, (turn(dim) * variance) @ turn(dim).T
     weights, means, covs = parameters(dim)
     mean = weights @ means
     second = np.einsum("k,kde->de", weights, covs + means[:, :, None] * means[:, None, :])
@@ -100,6 +138,9 @@ def test_law_of_the_draws(make):
     weights, means, covs = parameters(1)
     if make is StandardNormal:
         weights, means, covs = [1.0], np.zeros((1, 1)), np.ones((1, 1, 1))
+    if make is rotated:
+        (weights,), (means,), (stds,) = factors(1)
+        means, covs = turn(1)[0, 0] * means[:, None], stds[:, None, None] ** 2
 
     def cdf(y):
         scaled = (y[:, None] - means[:, 0]) / np.sqrt(covs[:, 0, 0])
@@ -185,3 +226,31 @@ def test_bad_mixtures_are_rejected(name, weights, means, covs):
     GaussianMixture([0.5, 0.5], MEANS, EYES)
     with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
         GaussianMixture(weights, means, covs)
+
+
+ONES = np.full((2, 2), 0.5)
+BAD_PRODUCTS = {
+    "vectors": ("weights, means, stds", [0.5, 0.5], [0.0, 0.0], [1.0, 1.0], np.eye(2)),
+    "means one short": ("weights, means, stds", ONES, np.zeros((2, 1)), ONES, np.eye(2)),
+    "stds of another shape": ("weights, means, stds", ONES, ONES, np.ones((3, 2)), np.eye(2)),
+    "weights negative": ("weights", [[1.5, -0.5]] * 2, ONES, ONES, np.eye(2)),
+    "weights zero": ("weights", [[1.0, 0.0]] * 2, ONES, ONES, np.eye(2)),
+    "weights nan": ("weights", ONES * np.nan, ONES, ONES, np.eye(2)),
+    "weights sum to 0.9 in one row": ("weights", [[0.5, 0.5], [0.5, 0.4]], ONES, ONES, np.eye(2)),
+    "means nan": ("means, stds", ONES, ONES * np.nan, ONES, np.eye(2)),
+    "stds infinite": ("means, stds", ONES, ONES, ONES * np.inf, np.eye(2)),
+    "stds zero": ("means, stds", ONES, ONES, [[1.0, 0.0]] * 2, np.eye(2)),
+    "rotation of another size": ("rotation", ONES, ONES, ONES, np.eye(3)),
+    "rotation a vector": ("rotation", ONES, ONES, ONES, np.ones(2)),
+    "rotation sheared": ("rotation", ONES, ONES, ONES, np.array([[1.0, 1e-3], [0.0, 1.0]])),
+    "rotation nan": ("rotation", ONES, ONES, ONES, np.eye(2) * np.nan),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "means", "stds", "rotation"), BAD_PRODUCTS.values(), ids=BAD_PRODUCTS
+)
+def test_bad_products_are_rejected(name, weights, means, stds, rotation):
+    RotatedProduct(ONES, ONES, ONES, np.eye(2))
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        RotatedProduct(weights, means, stds, rotation)

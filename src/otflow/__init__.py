@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "datasets",
+    "evaluation",
     "interop",
     "objective",
     "potentials",
@@ -21,10 +22,12 @@ _MODULES = (
     "training",
 )
 _NAMES = {
+    "Conforming": "otflow.schemes",
     "Flow": "otflow.flow",
     "GaussianMixture": "otflow.targets",
     "OTFlow": "otflow.estimator",
     "RK4": "otflow.schemes",
+    "RotatedProduct": "otflow.targets",
     "StandardNormal": "otflow.targets",
     "load": "otflow.estimator",
 }

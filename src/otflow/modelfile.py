@@ -22,8 +22,8 @@ from otflow.flow import Flow
 from otflow.potentials import GaussianBase, ResNetPotential, SumPotential
 from otflow.precision import dtype_of, precision
 from otflow.preprocessing import Standardizer
-from otflow.schemes import RK4
-from otflow.targets import GaussianMixture, StandardNormal
+from otflow.schemes import RK4, Conforming
+from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
 FORMAT_VERSION = 1
 _DAMAGE = (
@@ -38,11 +38,13 @@ _DAMAGE = (
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
+        Conforming,
         Flow,
         GaussianBase,
         GaussianMixture,
         RK4,
         ResNetPotential,
+        RotatedProduct,
         Standardizer,
         StandardNormal,
         SumPotential,

@@ -120,6 +120,80 @@ class GaussianMixture(AbstractTarget):
         return self.means[component] + jnp.einsum("nde,ne->nd", self.factors[component], noise)
 
 
+class RotatedProduct(AbstractTarget):
+    """x = rotation z with independent z_i, each a one-dimensional Gaussian mixture.
+
+    The density of `otflow.reference.product`, for use inside JAX: non-Gaussian in any dimension,
+    with everything about its transport to N(0, I) known exactly.
+    """
+
+    log_weights: Float[Array, "d k"]
+    means: Float[Array, "d k"]
+    stds: Float[Array, "d k"]
+    rotation: Float[Array, "d d"]
+
+    def __init__(
+        self,
+        weights: Float[np.ndarray, "d k"],
+        means: Float[np.ndarray, "d k"],
+        stds: Float[np.ndarray, "d k"],
+        rotation: Float[np.ndarray, "d d"],
+    ):
+        """Check and store in JAX's default precision.
+
+        Args:
+            weights: of each coordinate's mixture; positive, rows summing to 1, shape (d, k).
+            means: shape (d, k).
+            stds: positive, shape (d, k).
+            rotation: orthogonal, shape (d, d).
+
+        Raises:
+            ValueError: shapes disagree, weights are not distributions, a standard deviation is
+                not positive, or the rotation is not orthogonal.
+        """
+        weights, means, stds, rotation = (
+            np.asarray(a, np.float64) for a in (weights, means, stds, rotation)
+        )
+        if weights.ndim != 2 or not weights.shape == means.shape == stds.shape:
+            raise ValueError(
+                "weights, means, stds: expected one shape (d, k); "
+                f"got {weights.shape}, {means.shape} and {stds.shape}."
+            )
+        d = weights.shape[0]
+        if not ((weights > 0).all() and np.abs(weights.sum(axis=1) - 1).max() < 1e-6):
+            raise ValueError("weights: expected positive rows summing to 1.")
+        if not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
+            raise ValueError("means, stds: expected finite numbers, stds positive.")
+        if rotation.shape != (d, d) or not np.allclose(rotation @ rotation.T, np.eye(d), atol=1e-6):
+            raise ValueError(f"rotation: expected an orthogonal matrix of shape {(d, d)}.")
+        self.log_weights = jnp.asarray(np.log(weights), float)
+        self.means = jnp.asarray(means, float)
+        self.stds = jnp.asarray(stds, float)
+        self.rotation = jnp.asarray(rotation, float)
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.rotation.shape[0]
+
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Log-density, nats, shape (n,)."""
+        z = check_points(y, self.dim, "y") @ self.rotation
+        r = (z[:, :, None] - self.means) / self.stds
+        exponents = self.log_weights - jnp.log(self.stds) - 0.5 * r * r
+        factors = logsumexp(exponents, axis=2) - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(factors, axis=1)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws, shape (n, d)."""
+        key_component, key_noise = jax.random.split(key)
+        component = jax.random.categorical(key_component, self.log_weights, shape=(n, self.dim))
+        rows = jnp.arange(self.dim)
+        noise = jax.random.normal(key_noise, (n, self.dim))
+        z = self.means[rows, component] + self.stds[rows, component] * noise
+        return z @ self.rotation.T
+
+
 def _check_mixture(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> None:
     if weights.ndim != 1 or means.ndim != 2 or means.shape[0] != weights.size:
         raise ValueError(

@@ -2,12 +2,15 @@
 
 import math
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import otflow.training.loop as loop_module
-from otflow.schemes import RK4
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.schemes import RK4, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig, train
 from otflow.training.loop import learning_rate_schedule
@@ -176,3 +179,136 @@ def test_is_silent_without_a_terminal(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+class Biased(RK4):
+    """Log-det too large by |shift|^2 / n_steps, as an optimiser exploits it."""
+
+    def push(self, potential, x):
+        pushed = super().push(potential, x)
+        bias = jnp.sum(potential.shift**2) / self.n_steps
+        return eqx.tree_at(lambda p: p.log_det, pushed, pushed.log_det + bias)
+
+    def refined(self):
+        return Biased(2 * self.n_steps)
+
+
+class TestIntegrationError:
+    """Step doubling on Biased finds |shift|^2 / (2 n_steps), which grows from 0 in training."""
+
+    tolerance = 0.2
+
+    def run(self, monkeypatch):
+        """The run, and what every block was given and gave: (n_steps, shift before, after)."""
+        make_block, calls = loop_module.make_block, []
+
+        def recording(scheme, *args):
+            block = make_block(scheme, *args)
+
+            def wrapped(params, *given):
+                found = block(params, *given)
+                calls.append((scheme.n_steps, np.array(params.shift), np.array(found[0].shift)))
+                return found
+
+            return wrapped
+
+        monkeypatch.setattr(loop_module, "make_block", recording)
+        config = TrainingConfig(
+            alpha=ALPHA,
+            max_iter=60,
+            validate_every=5,
+            learning_rate=0.1,
+            nll_tolerance=self.tolerance,
+        )
+        start = Translation(jnp.zeros(2))
+        x = data()
+        return train(start, Biased(1), StandardNormal(2), x, None, config, False), calls
+
+    def test_doubles_the_steps_and_goes_back_to_the_last_weights_within_tolerance(
+        self, monkeypatch
+    ):
+        result, calls = self.run(monkeypatch)
+        history = result.history
+        steps, errors = np.array(history["n_steps"]), np.array(history["nll_error"])
+        assert history["iteration"] == list(range(0, 61, 5))
+        refined = np.flatnonzero(errors[1:] > self.tolerance)
+        assert refined.size >= 2
+        good = np.zeros(2)
+        for i, (n_steps, before, after) in enumerate(calls):
+            assert n_steps == steps[i + 1]
+            np.testing.assert_array_equal(before, good)
+            error = float(after @ after) / (2 * n_steps)
+            assert errors[i + 1] == pytest.approx(error, rel=1e-3, abs=1e-5)
+            if error <= self.tolerance:
+                good = after
+                expected = n_steps
+            else:  # doubled until these weights are within tolerance
+                expected = n_steps
+                while after @ after / (2 * expected) > self.tolerance:
+                    expected *= 2
+            if i + 1 < len(calls):
+                assert calls[i + 1][0] == expected
+        assert result.scheme == Biased(int(expected))
+        assert result.scheme.n_steps > 1
+
+    def test_the_best_weights_were_judged_with_the_steps_they_need(self, monkeypatch):
+        """Every objective before the last refinement is forgotten: it was too low."""
+        result, calls = self.run(monkeypatch)
+        history = result.history
+        final = result.scheme.n_steps
+        last = [i for i, n in enumerate(history["n_steps"]) if n == final]
+        within = [i for i in last if history["nll_error"][i] <= self.tolerance]
+        best = min(within, key=lambda i: history["objective"][i])
+        assert min(history["objective"]) < history["objective"][best]
+        assert result.best_iteration == history["iteration"][best]
+        np.testing.assert_array_equal(result.potential.shift, calls[best - 1][2])
+
+    def test_none_within_a_wide_tolerance(self, monkeypatch):
+        monkeypatch.setattr(TestIntegrationError, "tolerance", 100.0)
+        result, _ = self.run(monkeypatch)
+        assert set(result.history["n_steps"]) == {1}
+        assert max(result.history["nll_error"]) > 0.2
+        assert result.scheme == Biased(1)
+
+
+def strong_base():
+    """Data 10 times narrower than its target: one RK4 step misses the log-det."""
+    x = 0.1 * data(mean=0.0)
+    cov = np.cov(np.asarray(x, np.float64), rowvar=False)
+    return GaussianBase.solve(np.zeros(2), cov, ALPHA) + Translation(jnp.zeros(2)), x
+
+
+def test_rk4_is_refined_before_the_first_step_where_the_start_needs_it():
+    start, x = strong_base()
+    config = TrainingConfig(alpha=ALPHA, max_iter=5, validate_every=5, nll_tolerance=0.01)
+    result = train(start, RK4(1), StandardNormal(2), x, None, config, False)
+    history = result.history
+    assert history["n_steps"] == [1, result.scheme.n_steps]
+    assert result.scheme.n_steps > 2
+    assert history["nll_error"][0] > 0.1
+    assert 0 < history["nll_error"][1] <= 0.01
+
+
+def test_the_steps_stop_doubling_at_128():
+    start, x = strong_base()
+    config = TrainingConfig(alpha=ALPHA, max_iter=2, validate_every=1, nll_tolerance=1e-30)
+    result = train(start, RK4(32), StandardNormal(2), x, None, config, False)
+    assert result.history["n_steps"] == [32, 128, 128]
+    assert result.status == "max_iter"
+
+
+def test_a_start_that_is_not_invertible_is_mended():
+    """Phi = 1.2^2 |x|^2 / 2, one conforming step: x -> -0.44 x, infinite nll at every row."""
+    network = ResNetPotential.create(2, 1, 0, jax.random.key(0), output_scale=0.0)
+    start = eqx.tree_at(lambda p: p.A, network, 1.2 * jnp.eye(3))
+    config = TrainingConfig(alpha=ALPHA, max_iter=100, learning_rate=0.02, patience=10)
+    x = data(mean=0.0)
+    result = train(start, Conforming(1), StandardNormal(2), x, x, config, False)
+    objective = result.history["objective"]
+    assert objective[0] == np.inf
+    assert np.isfinite(objective[-1])
+    assert result.status == "max_iter"
+    assert result.best_iteration > 0
+    assert set(result.history["nll_error"]) == {0.0}
+    assert set(result.history["n_steps"]) == {1}
+    assert Conforming(1).push(result.potential, x).valid.all()

@@ -13,7 +13,15 @@ from otflow.schemes import RK4
 from otflow.schemes.base import Push
 from otflow.targets import StandardNormal
 from otflow.training import step as step_module
-from otflow.training.step import CHUNK, in_chunks, make_block, mean_costs, split_trainable
+from otflow.training.step import (
+    CHUNK,
+    in_chunks,
+    make_block,
+    mean_costs,
+    mean_nll_error,
+    split_trainable,
+    spread,
+)
 from tests.fakes import Translation
 
 SCHEME = RK4(1)
@@ -150,3 +158,65 @@ def test_the_log_holds_the_costs_before_each_update():
     assert log.costs.transport.shape == (3,)
     assert float(log.costs.transport[0]) == pytest.approx(2.0, rel=1e-6)  # |shift|^2 / 2
     assert (np.diff(log.costs.objective(ALPHA)) < 0).all()
+
+
+class _Lost(RK4):
+    """Infinite nll at points with x_1 > 10."""
+
+    def push(self, potential, x):
+        pushed = super().push(potential, x)
+        log_det = jnp.where(x[:, 0] > 10, -jnp.inf, pushed.log_det)
+        return eqx.tree_at(lambda p: p.log_det, pushed, log_det)
+
+
+def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
+    """20 rows in chunks of 7: row 0 is also the padding. The mean is +inf, where 0 inf were NaN."""
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    x = points(20).at[0, 0].set(11.0)
+    rows, weights = in_chunks(x)
+    assert float(rows[-1, -1, 0]) == 11.0
+    assert float(weights[-1, -1]) == 0
+    found = mean_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
+    assert found.nll == np.inf
+    np.testing.assert_allclose(found.transport, 1.0, rtol=1e-6)
+
+
+def test_mean_nll_error_is_that_of_step_doubling(float64):
+    x, target = points(5), StandardNormal(2)
+    coarse, fine = (eqx.filter_jit(costs)(base(), RK4(n), target, x).nll for n in (1, 2))
+    found = eqx.filter_jit(mean_nll_error)(base(), RK4(1), RK4(2), target, x)
+    np.testing.assert_allclose(found, np.abs(coarse - fine).mean(), rtol=1e-12)
+    assert found > 1e-5
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 9])
+def test_spread_puts_points_between_every_fourth_row_and_its_neighbours(n, float64):
+    """x_i + (x_(i-1) - x_(i-2)) / 2, cyclically."""
+    x = np.asarray(points(n))
+    expected = [x[i] + 0.5 * (x[(i - 1) % n] - x[(i - 2) % n]) for i in range(0, n, 4)]
+    np.testing.assert_allclose(spread(jnp.asarray(x)), expected, rtol=1e-14)
+
+
+class _Leaning(RK4):
+    """Violation |shift - 1|^2 x_1^2."""
+
+    def violation(self, potential, x):
+        return jnp.sum((potential.shift - 1) ** 2) * x[:, 0] ** 2
+
+
+def test_the_violation_between_the_rows_enters_with_weight_alpha(monkeypatch, float64):
+    """20 rows in chunks of 7, 7 and 6 with one row of padding, each chunk by its share of rows."""
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    x, shift = points(20), np.array([0.3, -0.2])
+    params, static = split_trainable(Translation(jnp.asarray(shift)))
+    optimiser = optax.sgd(1.0)
+    block = make_block(_Leaning(1), StandardNormal(2), optimiser, ALPHA, 0.0)
+    moved, _, log = block(params, static, optimiser.init(params), x, jnp.arange(20)[None])
+    parts = [x[:7], x[7:14], jnp.concatenate([x[14:], x[:1]])]
+    shares = [7 / 20, 7 / 20, 6 / 20]
+    lean = sum(s * np.mean(spread(p)[:, 0] ** 2) for s, p in zip(shares, parts, strict=True))
+    gradient = shift + ALPHA * (np.mean(x, axis=0) + shift) + ALPHA * 2 * (shift - 1) * lean
+    np.testing.assert_allclose(moved.shift, shift - gradient, rtol=1e-10)
+    assert lean > 0.1
+    # the log holds the costs alone
+    np.testing.assert_allclose(log.costs.transport[0], 0.5 * shift @ shift, rtol=1e-12)

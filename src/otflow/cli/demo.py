@@ -32,6 +32,7 @@ def demo(
     model = OTFlow(
         alpha=100.0,
         beta=0.1,
+        scheme="rk4",
         width=64,
         batch_size=256,
         learning_rate=0.005,

@@ -15,12 +15,15 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
-    beta: Annotated[float, typer.Option(help="Weight of the hjb regulariser.")] = 1.0,
+    beta: Annotated[float, typer.Option(help="Weight of the hjb regulariser.")] = 0.0,
     width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
     depth: Annotated[int, typer.Option(help="Residual layers.")] = 1,
-    scheme: Annotated[str, typer.Option(help="Time discretisation.")] = "rk4",
-    n_steps: Annotated[int, typer.Option(help="Time steps.")] = 8,
+    scheme: Annotated[str, typer.Option(help="conforming or rk4.")] = "conforming",
+    n_steps: Annotated[
+        int | None, typer.Option(help="Time steps; 4 for conforming, 8 for rk4.")
+    ] = None,
     max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 2000,
+    natural_iter: Annotated[int, typer.Option(help="Natural-gradient steps after those.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 1024,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.01,
     patience: Annotated[int, typer.Option(help="Validations without improvement.")] = 20,

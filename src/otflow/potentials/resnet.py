@@ -29,6 +29,9 @@ class _Pass(eqx.Module):
 class ResNetPotential(AbstractPotential):
     """Phi(s) = w'u_L + 1/2 s'A'A s + b's + c with s = (x, t) and a residual network u_L (SPEC 2).
 
+    Depth L = 0, outside SPEC 2, leaves u_0 alone: a sum of m ridge functions, whose Hessian costs
+    m d^2 instead of m^2 d.
+
     `weights[0]` is K_0, shape (m, d+1); `weights[i]`, i = 1..L, are K_i, shape (m, m); `biases[i]`
     have shape (m,). A is (r, d+1) with r = min(10, d+1), b is (d+1,), w is (m,), c a scalar.
     """
@@ -55,8 +58,6 @@ class ResNetPotential(AbstractPotential):
             got = tuple(v.shape for v in value) if isinstance(value, tuple) else value.shape
             if got != shape:
                 raise ValueError(f"{name}: expected shape {shape}; got {got}.")
-        if self.depth < 1:
-            raise ValueError("weights: expected at least one residual layer; got none.")
 
     @staticmethod
     def create(
@@ -64,19 +65,22 @@ class ResNetPotential(AbstractPotential):
     ) -> "ResNetPotential":
         """A random potential: K and b uniform within 1/sqrt(fan-in), A small, w = output_scale.
 
+        At depth 0 the rows of K_0 have random directions and norm 1.5 and the ridges are spread
+        over |x| <= 3, because nothing behind them can sharpen or move them.
+
         Args:
             dim: d of the data.
             width: m, units a layer.
-            depth: L, number of residual layers.
+            depth: L, number of residual layers, >= 0.
             key: a JAX PRNG key.
             output_scale: every entry of w; 0 starts the network silent, as on top of a base.
 
         Raises:
-            ValueError: a size below 1.
+            ValueError: dim or width below 1, depth below 0.
         """
-        for name, size in {"dim": dim, "width": width, "depth": depth}.items():
-            if size < 1:
-                raise ValueError(f"{name}: expected an integer >= 1; got {size}.")
+        for name, size, least in (("dim", dim, 1), ("width", width, 1), ("depth", depth, 0)):
+            if size < least:
+                raise ValueError(f"{name}: expected an integer >= {least}; got {size}.")
         key_A, *keys = jax.random.split(key, 2 * depth + 3)
         fans = [dim + 1] + [width] * depth
 
@@ -84,13 +88,20 @@ class ResNetPotential(AbstractPotential):
             return jax.random.uniform(key, shape, minval=-1, maxval=1) / math.sqrt(fan)
 
         rank = min(10, dim + 1)
+        weights = [uniform(k, (width, f), f) for k, f in zip(keys[::2], fans, strict=True)]
+        biases = [uniform(k, (width,), f) for k, f in zip(keys[1::2], fans, strict=True)]
+        if depth == 0:
+            directions = jax.random.normal(keys[0], (width, dim + 1))
+            norms = jnp.linalg.norm(directions[:, :dim], axis=1, keepdims=True)
+            weights = [1.5 * directions / norms]
+            biases = [jax.random.uniform(keys[1], (width,), minval=-4.5, maxval=4.5)]
         return ResNetPotential(
             A=0.01 * uniform(key_A, (rank, dim + 1), dim + 1),
             b=jnp.zeros(dim + 1),
             c=jnp.zeros(()),
             w=jnp.full(width, output_scale, dtype=float),
-            weights=tuple(uniform(k, (width, f), f) for k, f in zip(keys[::2], fans, strict=True)),
-            biases=tuple(uniform(k, (width,), f) for k, f in zip(keys[1::2], fans, strict=True)),
+            weights=tuple(weights),
+            biases=tuple(biases),
         )
 
     @property
@@ -111,7 +122,7 @@ class ResNetPotential(AbstractPotential):
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t), shape (n,)."""
         s = join_time(x, t, self.dim)
-        h = 1 / self.depth
+        h = 1 / max(self.depth, 1)
         u, _ = sigma_and_tanh(s @ self.weights[0].T + self.biases[0])
         for K, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             u = u + h * sigma_and_tanh(u @ K.T + bias)[0]
@@ -137,7 +148,9 @@ class ResNetPotential(AbstractPotential):
         passes = self._passes(x, t)
         Kx = self.weights[0][:, :-1]
         Ax = self.A[:, :-1]
-        hessian = (self._second(passes, 0)[:, None, :] * Kx.T) @ Kx + Ax.T @ Ax
+        d = self.dim
+        outer = (Kx[:, :, None] * Kx[:, None, :]).reshape(-1, d * d)
+        hessian = (self._second(passes, 0) @ outer).reshape(-1, d, d) + Ax.T @ Ax
         for i, Y in enumerate(self._layer_jacobians(passes), start=1):
             weighted = self._second(passes, i)[:, None, :] * Y
             hessian += jnp.einsum("ndm,nem->nde", weighted, Y)
@@ -145,7 +158,7 @@ class ResNetPotential(AbstractPotential):
 
     def _passes(self, x: Points, t: Times) -> _Pass:
         s = join_time(x, t, self.dim)
-        h = 1 / self.depth
+        h = 1 / max(self.depth, 1)
         u, tanh = sigma_and_tanh(s @ self.weights[0].T + self.biases[0])
         tanhs = [tanh]
         for i in range(1, self.depth + 1):
@@ -174,7 +187,7 @@ class ResNetPotential(AbstractPotential):
 
     def _layer_jacobians(self, passes: _Pass) -> list[Float[Array, "n d m"]]:
         """K_i J_(i-1) for i = 1..L, contracted on the last, contiguous axis."""
-        h = 1 / self.depth
+        h = 1 / max(self.depth, 1)
         J = passes.tanhs[0][:, None, :] * self.weights[0][:, :-1].T
         jacobians = []
         for i in range(1, self.depth + 1):

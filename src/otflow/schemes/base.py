@@ -4,6 +4,7 @@ import abc
 import numbers
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from otflow.potentials.base import AbstractPotential
@@ -35,6 +36,14 @@ class AbstractScheme(eqx.Module):
         """The scheme to differentiate while training; by default the scheme itself."""
         return self
 
+    def violation(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """How far each point is from where the map is safely invertible; 0 where it is."""
+        return jnp.zeros(x.shape[0], x.dtype)
+
+    def refined(self) -> "AbstractScheme | None":
+        """The scheme with twice the steps where its log-determinant has an integration error."""
+        return None
+
     @abc.abstractmethod
     def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
         """From data (t = 0) to target (t = 1)."""
@@ -53,6 +62,6 @@ class AbstractScheme(eqx.Module):
 def check_steps(n_steps: object, name: str = "n_steps") -> None:
     """Raise TypeError or ValueError unless n_steps is an integer >= 1."""
     if isinstance(n_steps, bool) or not isinstance(n_steps, numbers.Integral):
-        raise TypeError(f"{name}: expected an integer; got {type(n_steps).__name__}.")
+        raise TypeError(f"{name}: expected an integer >= 1; got {type(n_steps).__name__}.")
     if n_steps < 1:
         raise ValueError(f"{name}: expected an integer >= 1; got {n_steps}.")

@@ -32,6 +32,10 @@ class RK4(AbstractScheme):
         if self.trace not in ("simpson", "stages"):
             raise ValueError(f"trace: expected 'simpson' or 'stages'; got {self.trace!r}.")
 
+    def refined(self) -> "RK4":
+        """Twice the steps: the difference between the two estimates the integration error."""
+        return RK4(2 * self.n_steps, self.trace)
+
     def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
         """From t = 0 to t = 1."""
         return self._integrate(potential, x, 0.0, 1.0)

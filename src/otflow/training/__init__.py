@@ -2,5 +2,7 @@
 
 from otflow.training.config import TrainingConfig
 from otflow.training.loop import TrainingResult, train
+from otflow.training.natural import NaturalConfig
+from otflow.training.polish import polish
 
-__all__ = ["TrainingConfig", "TrainingResult", "train"]
+__all__ = ["NaturalConfig", "TrainingConfig", "TrainingResult", "polish", "train"]

@@ -19,13 +19,15 @@ class TrainingConfig:
         patience: validations without improvement before stopping.
         clip_norm: largest norm of a gradient, > 0.
         seed: of the batches' order.
+        nll_tolerance: largest mean error of the nll from time integration, nats; a scheme with
+            such an error is refined where step doubling finds more.
 
     Raises:
         ValueError, TypeError: a field is out of its range.
     """
 
     alpha: float = 30.0
-    beta: float = 1.0
+    beta: float = 0.0
     max_iter: int = 2000
     batch_size: int = 1024
     learning_rate: float = 0.01
@@ -33,9 +35,10 @@ class TrainingConfig:
     patience: int = 20
     clip_norm: float = 10.0
     seed: int = 0
+    nll_tolerance: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "learning_rate", "clip_norm"):
+        for name in ("alpha", "learning_rate", "clip_norm", "nll_tolerance"):
             check_number(name, getattr(self, name), positive=True)
         check_number("beta", self.beta, positive=False)
         for name in ("max_iter", "batch_size", "validate_every", "patience"):

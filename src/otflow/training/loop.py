@@ -17,11 +17,13 @@ from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
-from otflow.training.step import make_block, mean_costs, split_trainable
+from otflow.training.step import make_block, mean_costs, mean_nll_error, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
 _COSTS = ("transport", "nll", "hjb")
+_MOST_STEPS = 128
+_ERROR_ROWS = 256  # validation rows on which the integration error is estimated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +32,13 @@ class TrainingResult:
 
     `history` has one entry a validation: iteration, seconds, learning_rate, the mean costs of the
     batches since the last one (train_transport, ...), the costs on the validation rows
-    (val_transport, ...) and objective, the validation value of transport + alpha nll + beta hjb.
+    (val_transport, ...), objective, the validation value of transport + alpha nll + beta hjb,
+    n_steps, and nll_error, the mean error of the nll from time integration by step doubling (nats;
+    0 for a scheme without one). `scheme` is the one trained with, perhaps refined on the way.
     """
 
     potential: AbstractPotential
+    scheme: AbstractScheme
     history: History
     status: Status
     best_iteration: int
@@ -52,7 +57,9 @@ def train(
 
     Args:
         potential: where to start.
-        scheme: the time discretisation.
+        scheme: the time discretisation. One with an integration error (RK4) is refined, and
+            training goes back to the last weights within tolerance, where step doubling on
+            validation rows finds more than `config.nll_tolerance`.
         target: rho1.
         x: training rows, in the precision to train in.
         x_val: rows that decide which weights are best and when to stop; None uses x and never
@@ -66,25 +73,34 @@ def train(
     """
     schedule = learning_rate_schedule(config)
     optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
-    block = make_block(scheme, target, optimiser, config.alpha, config.beta)
     params, static = split_trainable(potential)
     run = _Run(potential, config, scheme, target, x if x_val is None else x_val, schedule)
     run.stops_early = x_val is not None
     state = optimiser.init(params)
     stream = BatchStream(x.shape[0], config.batch_size, config.seed)
     run.validate(0, potential, None)
+    good, blocks = (params, state), {}
     try:
         with TrainingProgress(config.max_iter, show_progress) as bar:
             while run.status is None:
+                if run.scheme not in blocks:
+                    arguments = (target, optimiser, config.alpha, config.beta)
+                    blocks[run.scheme] = make_block(run.scheme.for_training(), *arguments)
                 steps = min(config.validate_every, config.max_iter - run.iteration)
-                params, state, log = block(params, static, state, x, stream.take(steps))
+                params, state, log = blocks[run.scheme](
+                    params, static, state, x, stream.take(steps)
+                )
                 finite = bool(np.all(log.finite))
                 run.validate(steps, eqx.combine(params, static), log.costs, finite)
+                if run.within_tolerance:
+                    good = (params, state)
+                else:
+                    params, state = good
                 bar.update(run.iteration, run.latest)
     except KeyboardInterrupt:
         run.status = "interrupted"
     assert run.status is not None
-    return TrainingResult(run.best, run.history, run.status, run.best_iteration)
+    return TrainingResult(run.best, run.scheme, run.history, run.status, run.best_iteration)
 
 
 def learning_rate_schedule(config: TrainingConfig) -> optax.Schedule:
@@ -112,15 +128,15 @@ class _Run:
         schedule: optax.Schedule,
     ):
         self.best, self.best_iteration, self.best_objective = potential, 0, np.inf
-        self.config, self.schedule = config, schedule
+        self.config, self.scheme, self.target = config, scheme, target
+        self.x_val, self.schedule = x_val, schedule
         self.iteration, self.waited = 0, 0
         self.status: Status | None = None
-        self.stops_early = True
-        self.history: History = {"iteration": [], "seconds": [], "learning_rate": []}
-        self.history |= {f"{part}_{name}": [] for part in ("train", "val") for name in _COSTS}
-        self.history["objective"] = []
+        self.stops_early = self.within_tolerance = True
+        names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error", "objective"]
+        names += [f"{part}_{name}" for part in ("train", "val") for name in _COSTS]
+        self.history: History = {name: [] for name in names}
         self._start = time.perf_counter()
-        self._evaluate = lambda potential: _compiled_costs(potential, scheme, target, x_val)
 
     def validate(
         self,
@@ -131,13 +147,18 @@ class _Run:
     ) -> None:
         """Record the costs after a block, keep the best weights, decide whether to stop."""
         self.iteration += steps
-        self.latest: Costs = jax.device_get(self._evaluate(potential))
+        found = _validation_costs(potential, self.scheme, self.target, self.x_val)
+        self.latest: Costs = jax.device_get(found)
         objective = float(self.latest.objective(self.config.alpha, self.config.beta))
-        self._record(train_costs, objective)
-        if not (finite and np.isfinite(objective)):
+        error = self._integration_error(potential)
+        self._record(train_costs, objective, error)
+        self.within_tolerance = error <= self.config.nll_tolerance
+        if not (finite and self._usable(objective)):
             self.status = "non_finite"
             return
-        if objective < self.best_objective:
+        if not self.within_tolerance:
+            self._refine(potential)
+        elif objective < self.best_objective:
             self.best, self.best_iteration = potential, self.iteration
             self.best_objective, self.waited = objective, 0
         else:
@@ -147,11 +168,33 @@ class _Run:
         elif self.stops_early and self.waited >= self.config.patience:
             self.status = "early_stopping"
 
-    def _record(self, train_costs: Costs | None, objective: float) -> None:
+    def _refine(self, potential: AbstractPotential) -> None:
+        """Double n_steps until the tolerance is met; what was best was judged too coarsely."""
+        self.best_objective, self.waited = np.inf, 0
+        while (refined := self.scheme.refined()) is not None and refined.n_steps <= _MOST_STEPS:
+            self.scheme = refined
+            if self._integration_error(potential) <= self.config.nll_tolerance:
+                break
+
+    def _usable(self, objective: float) -> bool:
+        """Finite; +inf from an exact log-det is a point not invertible, which training can mend."""
+        exact = self.scheme.refined() is None
+        return np.isfinite(objective) or (exact and objective == np.inf)
+
+    def _integration_error(self, potential: AbstractPotential) -> float:
+        refined = self.scheme.refined()
+        if refined is None:
+            return 0.0
+        rows = self.x_val[:_ERROR_ROWS]
+        return float(_nll_error(potential, self.scheme, refined, self.target, rows))
+
+    def _record(self, train_costs: Costs | None, objective: float, error: float) -> None:
         row: dict[str, Any] = {
             "iteration": self.iteration,
             "seconds": time.perf_counter() - self._start,
             "learning_rate": float(self.schedule(self.iteration)),
+            "n_steps": self.scheme.n_steps,
+            "nll_error": error,
             "objective": objective,
         }
         for name in _COSTS:
@@ -162,4 +205,5 @@ class _Run:
             self.history[name].append(value)
 
 
-_compiled_costs = eqx.filter_jit(mean_costs)
+_validation_costs = eqx.filter_jit(mean_costs)
+_nll_error = eqx.filter_jit(mean_nll_error)

@@ -1,0 +1,101 @@
+"""log det of symmetric positive definite matrices: exact for scoring, with a barrier to train."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+BARRIER = 1e-3  # eigenvalue below which the barrier replaces the logarithm
+MARGIN = 0.01  # eigenvalue that training asks for between and around the data
+
+
+@jax.custom_vjp
+def log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
+    """log det M; -inf where M is not positive definite, NaN only where M itself is not finite.
+
+    The gradient is the inverse of M where M is positive definite, and 0 elsewhere.
+    """
+    return _exact(M)[0]
+
+
+def _exact(M: Array) -> tuple[Array, Array]:
+    found, inverse = _factorise(M)
+    definite = ~jnp.isnan(found)
+    finite = jnp.isfinite(M).all((1, 2))
+    value = jnp.where(definite | ~finite, found, -jnp.inf)
+    return value, jnp.where(definite[:, None, None], inverse, 0.0)
+
+
+@jax.custom_vjp
+def barrier_log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
+    """log det M where all matrices of the batch are positive definite; else a smooth extension.
+
+    The extension takes each log(eigenvalue) below BARRIER by its quadratic Taylor polynomial
+    there: finite, concave, twice continuously differentiable, and steep enough that an optimiser
+    is pushed back. It costs an eigendecomposition, paid only by batches that need it.
+    """
+    return _barrier(M)[0]
+
+
+@jax.custom_vjp
+def shortfall(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
+    """sum over eigenvalues below MARGIN of ((MARGIN - eigenvalue) / MARGIN)^2: 0 where M > MARGIN.
+
+    A batch without such eigenvalues costs one Cholesky factorisation.
+    """
+    return _shortfall(M)[0]
+
+
+def _shortfall(M: Array) -> tuple[Array, Array]:
+    shifted = M - MARGIN * jnp.eye(M.shape[-1], dtype=M.dtype)
+    nothing = (jnp.zeros(M.shape[0], M.dtype), jnp.zeros_like(M))
+    fails = jnp.isnan(_factorise(shifted)[0]).any()
+    return jax.lax.cond(fails, _squares, lambda _: nothing, M)
+
+
+def _squares(M: Array) -> tuple[Array, Array]:
+    eigenvalues, U = jnp.linalg.eigh(M)
+    q = jnp.maximum(MARGIN - eigenvalues, 0.0) / MARGIN
+    slope = -2 * q / MARGIN
+    return jnp.sum(q * q, axis=1), (U * slope[:, None, :]) @ jnp.swapaxes(U, 1, 2)
+
+
+def _barrier(M: Array) -> tuple[Array, Array]:
+    found, inverse = _factorise(M)
+    return jax.lax.cond(jnp.isnan(found).any(), _extended, lambda _: (found, inverse), M)
+
+
+def _pull_back(slope: Array, cotangent: Array) -> tuple[Array]:
+    return (cotangent[:, None, None] * slope,)
+
+
+log_det.defvjp(_exact, _pull_back)
+barrier_log_det.defvjp(_barrier, _pull_back)
+shortfall.defvjp(_shortfall, _pull_back)
+
+
+def _factorise(M: Array) -> tuple[Array, Array]:
+    """(log det, inverse) of each matrix; NaN log det where it is not positive definite."""
+    d = M.shape[-1]
+    if d == 1:
+        return jnp.log(jnp.where(M[:, 0, 0] > 0, M[:, 0, 0], jnp.nan)), 1 / M
+    if d == 2:  # closed form: a tenth of the time of LAPACK calls on tiny matrices
+        det = M[:, 0, 0] * M[:, 1, 1] - M[:, 0, 1] * M[:, 1, 0]
+        adjugate = jnp.stack([M[:, 1, 1], -M[:, 0, 1], -M[:, 1, 0], M[:, 0, 0]], axis=1)
+        definite = (M[:, 0, 0] > 0) & (det > 0)
+        inverse = adjugate.reshape(-1, 2, 2) / det[:, None, None]
+        return jnp.log(jnp.where(definite, det, jnp.nan)), inverse
+    L = jnp.linalg.cholesky(M)
+    identity = jnp.broadcast_to(jnp.eye(d, dtype=M.dtype), M.shape)
+    half = jax.scipy.linalg.solve_triangular(L, identity, lower=True)
+    log_diagonal = jnp.log(jnp.diagonal(L, axis1=1, axis2=2))
+    return 2 * jnp.sum(log_diagonal, axis=1), jnp.swapaxes(half, 1, 2) @ half
+
+
+def _extended(M: Array) -> tuple[Array, Array]:
+    eigenvalues, U = jnp.linalg.eigh(M)
+    low = eigenvalues < BARRIER
+    safe = jnp.where(low, BARRIER, eigenvalues)
+    q = jnp.where(low, (eigenvalues - BARRIER) / BARRIER, 0.0)
+    value = jnp.log(safe) + q - 0.5 * q * q
+    slope = (1 - q) / safe
+    return jnp.sum(value, axis=1), (U * slope[:, None, :]) @ jnp.swapaxes(U, 1, 2)

@@ -1,0 +1,122 @@
+"""A run of natural-gradient steps with validation, best weights and a history."""
+
+import time
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from otflow.objective import Costs, costs
+from otflow.potentials.base import AbstractPotential
+from otflow.schemes.base import AbstractScheme
+from otflow.targets import AbstractTarget
+from otflow.training.loop import History, Status, TrainingResult
+from otflow.training.natural import NaturalConfig, NaturalDescent, excess
+from otflow.training.progress import TrainingProgress
+
+_EVERY = 10  # steps between validations
+_PATIENCE = 5  # validations without improvement before a run on data stops
+_FAR = 1e-3  # share of points with |log ratio| > 1 up to which the control variate is used
+
+
+def polish(
+    potential: AbstractPotential,
+    scheme: AbstractScheme,
+    target: AbstractTarget,
+    draw: Callable[[int], Float[Array, "n d"]],
+    x_val: Float[Array, "k d"],
+    config: NaturalConfig,
+    log_density: Callable[[Array], Array] | None = None,
+    show_progress: bool = True,
+) -> TrainingResult:
+    """Natural-gradient steps; the potential with the lowest validation objective is returned.
+
+    Args:
+        potential: where to start: after first-order training, not from random weights.
+        scheme: the time discretisation.
+        target: rho1.
+        draw: the batch of a step, by its number.
+        x_val: rows that decide which weights are best.
+        config: hyperparameters.
+        log_density: log rho0 where it is known. Once nearly all log ratios are below 1, a control
+            variate removes the noise from gradient and validation. The run never stops early.
+        show_progress: a bar on a terminal.
+
+    Raises:
+        ValueError: more parameters than a dense Fisher matrix takes.
+    """
+    descent = NaturalDescent(potential, scheme, target, config, log_density)
+    run = _Run(descent, scheme, target, x_val, log_density)
+    try:
+        with TrainingProgress(config.max_iter, show_progress) as bar:
+            while run.status is None:
+                if descent.iteration % _EVERY == 0 or descent.iteration == config.max_iter:
+                    run.validate()
+                    bar.update(descent.iteration, run.latest)
+                if run.status is None:
+                    descent.step(draw(descent.iteration))
+    except KeyboardInterrupt:
+        run.status = "interrupted"
+    assert run.status is not None
+    return TrainingResult(run.best, scheme, run.history, run.status, run.best_iteration)
+
+
+class _Run:
+    """The state of one run between steps: history, best weights and the reason to stop."""
+
+    def __init__(
+        self,
+        descent: NaturalDescent,
+        scheme: AbstractScheme,
+        target: AbstractTarget,
+        x_val: Array,
+        log_density: Callable[[Array], Array] | None,
+    ):
+        self.descent, self.best, self.best_iteration = descent, descent.potential, 0
+        self.lowest, self.waited = np.inf, 0
+        self.status: Status | None = None
+        self.history: History = {"iteration": [], "seconds": [], "objective": []}
+        self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
+        self._known = log_density
+        self._start = time.perf_counter()
+        self._costs = eqx.filter_jit(lambda p: _point_costs(p, scheme, target, x_val))
+        self._log_density = None if log_density is None else eqx.filter_jit(log_density)(x_val)
+
+    def validate(self) -> None:
+        """Record the costs, keep the best weights, decide on the control variate and stopping."""
+        config, iteration = self.descent.config, self.descent.iteration
+        found = self._costs(self.descent.potential)
+        terms = found.nll
+        if self._log_density is not None:
+            terms = terms + self._log_density
+            far = float(jnp.mean(jnp.abs(terms) > 1))
+            if far <= _FAR and not self.descent.control_variate:
+                self.descent.control_variate, self.lowest = True, np.inf
+            if self.descent.control_variate:
+                terms = excess(terms)
+        self.latest: Costs = jax.device_get(found.mean())
+        value = float(jnp.mean(found.transport + config.alpha * terms))
+        row = {"iteration": iteration, "seconds": time.perf_counter() - self._start}
+        row |= {"objective": value}
+        row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
+        for name, v in row.items():
+            self.history[name].append(v)
+        if value < self.lowest:
+            self.best, self.best_iteration = self.descent.potential, iteration
+            self.lowest, self.waited = value, 0
+        else:
+            self.waited += 1
+        if iteration >= config.max_iter:
+            self.status = "max_iter"
+        elif self._known is None and self.waited >= _PATIENCE:
+            self.status = "early_stopping"
+
+
+def _point_costs(
+    potential: AbstractPotential, scheme: AbstractScheme, target: AbstractTarget, x: Array
+) -> Costs:
+    found = jax.lax.map(lambda row: costs(potential, scheme, target, row[None]), x, batch_size=500)
+    return jax.tree.map(jnp.ravel, found)

@@ -1,0 +1,130 @@
+"""Schemes by name, and the potential a run starts from."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from otflow import Flow
+from otflow.building import make_scheme, starting_potential
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.reference import gaussian
+from otflow.schemes import RK4, Conforming
+from otflow.targets import GaussianMixture, StandardNormal
+
+SCHEMES = {
+    "conforming by default": ("conforming", None, Conforming(4)),
+    "rk4 by default": ("rk4", None, RK4(8)),
+    "conforming": ("conforming", 3, Conforming(3)),
+    "rk4": ("rk4", np.int64(2), RK4(2)),
+}
+
+
+@pytest.mark.parametrize(("name", "n_steps", "expected"), SCHEMES.values(), ids=SCHEMES)
+def test_schemes(name, n_steps, expected):
+    scheme = make_scheme(name, n_steps)
+    assert type(scheme) is type(expected)
+    assert scheme == expected
+    assert type(scheme.n_steps) is int
+
+
+BAD_SCHEMES = {
+    "unknown": ("euler", None, ValueError, r"^scheme: expected one of .*; got 'euler'"),
+    "no steps": ("rk4", 0, ValueError, r"^n_steps: expected an integer >= 1; got 0"),
+    "a fraction": ("conforming", 2.0, TypeError, r"^n_steps: expected an integer >= 1; got float"),
+    "a boolean": ("conforming", True, TypeError, r"^n_steps: expected an integer >= 1; got bool"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_steps", "error", "message"), BAD_SCHEMES.values(), ids=BAD_SCHEMES
+)
+def test_bad_schemes_are_rejected(name, n_steps, error, message):
+    with pytest.raises(error, match=message):
+        make_scheme(name, n_steps)
+
+
+def rows(dim, n=200):
+    noise = np.random.default_rng(0).standard_normal((n, dim))
+    return noise @ (0.5 * np.eye(dim) + 0.5 * np.tri(dim)) + np.arange(dim) + 1
+
+
+def start(x, target=None, base="gaussian", depth=1, alpha=3.0):
+    target = StandardNormal(x.shape[1]) if target is None else target
+    return starting_potential(x, target, alpha, 8, depth, base, jax.random.key(0))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("dim", [1, 3])
+class TestOnABase:
+    def test_the_map_is_the_references_up_to_a_small_quadratic(self, dim, depth):
+        """T(x) = T_gauss(x) - A'A (x, 0): the rest of the network is silent."""
+        x = rows(dim)
+        cov = np.cov(x, rowvar=False, bias=True).reshape(dim, dim)
+        exact = gaussian(x.mean(axis=0), cov, 3.0).map(x)
+        potential = start(x, depth=depth)
+        found = np.asarray(Flow(potential, None, Conforming(1)).forward(x))
+        network = potential.terms[1]
+        Ax = np.asarray(network.A)[:, :dim]
+        np.testing.assert_allclose(found, exact - x @ Ax.T @ Ax, atol=1e-10)
+        np.testing.assert_allclose(found, exact, atol=1e-3 * np.abs(x).max())
+        assert np.abs(exact - x).max() > 0.1
+
+    def test_sizes_and_what_is_trained(self, dim, depth):
+        potential = start(rows(dim), depth=depth)
+        base, network = potential.terms
+        assert isinstance(base, GaussianBase)
+        assert (network.dim, network.width, network.depth) == (dim, 8, depth)
+        assert (np.asarray(network.w) == 0).all()
+
+
+WITHOUT = {
+    "no base": lambda: start(rows(2), base=None),
+    "a mixture target": lambda: start(
+        rows(2), GaussianMixture([0.5, 0.5], np.eye(2), np.stack([np.eye(2)] * 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("make", WITHOUT.values(), ids=WITHOUT)
+def test_without_a_base_the_network_speaks(make):
+    potential = make()
+    assert isinstance(potential, ResNetPotential)
+    np.testing.assert_array_equal(potential.w, 1)
+
+
+def test_the_key_decides():
+    def first(seed):
+        key = jax.random.key(seed)
+        return starting_potential(rows(2), StandardNormal(2), 3.0, 8, 1, "gaussian", key).terms[1]
+
+    np.testing.assert_array_equal(first(1).A, first(1).A)
+    assert not np.allclose(first(1).A, first(2).A)
+
+
+@pytest.mark.usefixtures("float64")
+class TestEigenvalueFloor:
+    """Principal variances 4 and v, exactly; the floor is 1e-3 of their mean."""
+
+    def rows(self, small):
+        square = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+        turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+        return square * np.sqrt([4.0, small]) @ turn.T
+
+    @pytest.mark.parametrize("small", [1e-3, 1e-9, 0.0])
+    def test_warns_and_raises_the_variance(self, small):
+        message = "1 of 2 principal variances lie below .*raised to it"
+        with pytest.warns(UserWarning, match=message):
+            base = start(self.rows(small)).terms[0]
+        expected = np.array([1e-3 * (4 + small) / 2, 4.0])
+        turn = np.array([[0.8, 0.6], [-0.6, 0.8]]).T
+        exact = gaussian(np.zeros(2), (turn * expected) @ turn.T, 3.0)
+        np.testing.assert_allclose(1 + base.stretch, exact.mapped_stds / exact.stds, rtol=1e-6)
+
+    def test_is_silent_above_the_floor(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            base = start(self.rows(3e-3)).terms[0]
+        assert 1 / (1 + base.stretch[0]) < np.sqrt(4e-3)

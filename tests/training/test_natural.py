@@ -1,0 +1,273 @@
+"""Natural-gradient steps against explicit loops, quadrature, and a problem solved exactly."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from otflow.objective import costs
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.reference import gaussian
+from otflow.schemes import RK4, Conforming
+from otflow.targets import GaussianMixture, StandardNormal
+from otflow.training.natural import MOST_PARAMETERS, NaturalConfig, NaturalDescent, excess
+from otflow.training.step import split_trainable, spread
+from tests.fakes import Translation
+from tests.support import random_resnet
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+TARGET = StandardNormal(2)
+
+
+def points(n, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((n, 2)))
+
+
+class TestExcess:
+    def test_closed_form_above_minus_one(self):
+        u = np.linspace(-1, 6, 57)
+        np.testing.assert_allclose(excess(u), u - 1 + np.exp(-u), rtol=1e-14, atol=1e-15)
+
+    def test_straight_line_below(self):
+        """Value e - 2 and slope 1 - e at -1."""
+        u = np.array([-1.5, -3.0, -1e6])
+        np.testing.assert_allclose(excess(u), (np.e - 2) + (1 - np.e) * (u + 1), rtol=1e-14)
+
+    def test_nonnegative_zero_and_flat_at_zero(self):
+        u = np.linspace(-5, 5, 1001)
+        found = np.asarray(excess(u))
+        assert (found[np.abs(u) > 1e-9] > 0).all()
+        assert excess(jnp.zeros(1))[0] == 0
+        assert jax.grad(lambda u: excess(u[None])[0])(0.0) == 0
+
+    def test_continuously_differentiable_at_minus_one(self):
+        slope = jax.vmap(jax.grad(lambda u: excess(u[None])[0]))
+        np.testing.assert_allclose(slope(np.array([-1 - 1e-9, -1 + 1e-9])), 1 - np.e, rtol=1e-8)
+        np.testing.assert_allclose(*excess(np.array([-1 - 1e-12, -1 + 1e-12])), rtol=1e-10)
+
+    def test_its_mean_is_the_kullback_leibler_divergence(self):
+        """N(0, 1) against N(0.1, 0.95^2): u > -1 everywhere; trapezoid rule."""
+        mean, std = 0.1, 0.95
+        x = np.linspace(-12, 12, 4001)
+        rho = np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi)
+        u = np.log(std) - 0.5 * x**2 + 0.5 * ((x - mean) / std) ** 2
+        exact = np.log(std) + (1 + mean**2) / (2 * std**2) - 0.5
+        np.testing.assert_allclose(np.trapezoid(rho * excess(u), x), exact, atol=1e-11)
+        plain, reduced = (np.trapezoid(rho * (v - exact) ** 2, x) for v in (u, excess(u)))
+        assert reduced < 0.05 * plain  # what it is for
+
+
+CONFIG = NaturalConfig(alpha=3.0, max_iter=10)
+
+
+def descend(potential, scheme=None, config=CONFIG, log_density=None):
+    return NaturalDescent(potential, scheme or Conforming(1), TARGET, config, log_density)
+
+
+def log_ratio_and_transport(unravel, static, log_density, flat, point):
+    found = costs(eqx.combine(unravel(flat), static), Conforming(2), TARGET, point[None])
+    return found.nll[0] + log_density(point[None])[0], found.transport[0]
+
+
+@functools.cache
+def ingredients():
+    """Potential, points, log rho0, flat parameters; log ratio, its score, transport's slope."""
+    potential = random_resnet(2, width=3, depth=0, scale=0.4)
+    x, density = points(500), GaussianMixture([1.0], [[0.2, 0.0]], [1.1 * np.eye(2)])
+    params, static = split_trainable(potential)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    terms = functools.partial(log_ratio_and_transport, unravel, static, density.log_prob)
+
+    @jax.jit
+    def at(point):
+        scores = [jax.grad(lambda flat, i=i: terms(flat, point)[i])(flat) for i in (0, 1)]
+        return terms(flat, point)[0], *scores
+
+    u, scores, slopes = (np.array(part) for part in zip(*map(at, x), strict=True))
+    return potential, x, density.log_prob, np.asarray(flat), u, scores, slopes
+
+
+class TestOneStep:
+    """500 points, two chunks: every ingredient of the first step written out with loops."""
+
+    @pytest.mark.parametrize("control_variate", [False, True])
+    def test_by_hand(self, control_variate):
+        potential, x, log_density, flat, u, scores, slopes = ingredients()
+        config = NaturalConfig(alpha=3.0, max_iter=10, step=0.5, largest_kl=1e-4, damping=1e-3)
+        descent = descend(potential, Conforming(2), config, log_density)
+        descent.control_variate = control_variate
+        descent.step(x)
+        fisher = sum(np.outer(s, s) for s in scores) / 500
+        np.testing.assert_allclose(descent._fisher, fisher, rtol=1e-9, atol=1e-12)
+        assert (u > -1).all()
+        assert np.std(np.exp(-u)) > 0.01
+        weight = 1 - np.exp(-u) if control_variate else np.ones(500)
+        gradient = slopes.mean(axis=0) + 3.0 * (weight @ scores) / 500
+        matrix = fisher + 1e-3 * np.trace(fisher) / flat.size * np.eye(flat.size)
+        direction = np.linalg.solve(matrix, gradient / 3.0)
+        kl = 0.5 * direction @ fisher @ direction
+        assert kl > 1e-4
+        expected = flat - 0.5 / 5 * np.sqrt(1e-4 / kl) * direction  # a fifth: warm-up
+        np.testing.assert_allclose(descent.flat, expected, rtol=1e-6, atol=1e-8)
+        assert descent.iteration == 1
+
+    def test_the_fisher_information_is_a_running_average(self):
+        potential, x, log_density, *_ = ingredients()
+        descent = descend(potential, Conforming(2), log_density=log_density)
+        descent.step(x)
+        first, middle = np.asarray(descent._fisher), descent.potential
+        descent.step(x + 0.5)
+        alone = descend(middle, Conforming(2), log_density=log_density)
+        alone.step(x + 0.5)
+        np.testing.assert_allclose(
+            descent._fisher, 0.5 * (first + alone._fisher), rtol=1e-9, atol=1e-12
+        )
+        assert not np.allclose(first, alone._fisher)
+
+
+def test_the_violation_enters_the_gradient():
+    """A scheme whose violation is |shift - 1|^2 x_1^2, with alpha; Fisher (x + s)(x + s)'."""
+
+    class Leaning(RK4):
+        def violation(self, potential, x):
+            return jnp.sum((potential.shift - 1) ** 2) * x[:, 0] ** 2
+
+    x, config = points(250), NaturalConfig(alpha=2.0, max_iter=10, largest_kl=1e6, damping=1e-3)
+    descent = descend(Translation(jnp.zeros(2)), Leaning(1), config)
+    descent.step(x)
+    fisher = x.T @ x / 250
+    lean = -2 * np.ones(2) * np.mean(spread(x)[:, 0] ** 2)
+    gradient = 2.0 * (np.mean(x, axis=0) + lean)  # transport |s|^2 / 2 is flat at 0
+    matrix = fisher + 1e-3 * np.trace(fisher) / 2 * np.eye(2)
+    expected = -0.1 * np.linalg.solve(matrix, gradient / 2.0)
+    np.testing.assert_allclose(descent.flat, expected, rtol=1e-9)
+
+
+class Walled(RK4):
+    """Not invertible anywhere once |shift| exceeds `radius`."""
+
+    radius: float = eqx.field(static=True, default=0.0)
+
+    def push(self, potential, x):
+        pushed = super().push(potential, x)
+        inside = jnp.sum(potential.shift**2) <= self.radius**2
+        log_det = jnp.where(inside, pushed.log_det, -jnp.inf)
+        return eqx.tree_at(lambda p: p.log_det, pushed, log_det)
+
+
+class TestBacktracking:
+    """Data at (3, 3): the step wants to go to -alpha/(1 + alpha) (3, 3)."""
+
+    config = NaturalConfig(alpha=3.0, max_iter=10, largest_kl=1e6)
+
+    def moved(self, radius):
+        descent = descend(Translation(jnp.zeros(2)), Walled(1, radius=radius), self.config)
+        descent.step(points(250) + 3.0)
+        assert descent.iteration == 1
+        return float(np.linalg.norm(descent.flat))
+
+    def test_a_step_that_is_nowhere_valid_leaves_the_parameters(self):
+        assert self.moved(0.0) == 0.0
+
+    def test_a_step_is_shortened_until_it_is_valid(self):
+        free = self.moved(1e9)
+        radius = 0.4 * free
+        assert 0.05 * radius < self.moved(radius) <= radius
+
+    def test_points_already_invalid_do_not_stop_it(self):
+        """A start outside: nothing gets worse, the transport alone moves it towards 0."""
+        start = Translation(jnp.ones(2))
+        descent = descend(start, Walled(1, radius=0.5), self.config)
+        descent.step(points(250))
+        assert np.isfinite(descent.flat).all()
+
+    @pytest.mark.parametrize(("far_row", "stays"), [(3, True), (5, False)])
+    def test_points_between_the_rows_count(self, far_row, stays):
+        """Moved maps are not invertible where 9 < |x_1| < 11. All rows avoid that, and so does
+
+        x_i + (x_(i-1) - x_(i-2)) / 2 with i = 0, 4, 8, ... unless row 3 is the one far out.
+        """
+
+        class Banded(RK4):
+            def push(self, potential, x):
+                pushed = super().push(potential, x)
+                bad = (jnp.abs(jnp.abs(x[:, 0]) - 10) < 1) & jnp.any(potential.shift != 0)
+                log_det = jnp.where(bad, -jnp.inf, pushed.log_det)
+                return eqx.tree_at(lambda p: p.log_det, pushed, log_det)
+
+        x = (0.1 * points(252)).at[far_row].set(jnp.array([20.0, 0.0]))
+        descent = descend(Translation(jnp.zeros(2)), Banded(1), self.config)
+        descent.step(x)
+        assert bool((descent.flat == 0).all()) == stays
+
+
+class TestGaussianProblem:
+    """N(mean, cov) to N(0, I), alpha = 100, from a wrong base with a quadratic to learn."""
+
+    mean, cov, alpha = np.array([1.0, -0.5]), np.array([[2.0, 0.5], [0.5, 0.8]]), 100.0
+
+    def excess_objective(self, potential):
+        """J - J*_alpha by Gauss-Hermite quadrature, 40 nodes a coordinate."""
+        z, w = np.polynomial.hermite_e.hermegauss(40)
+        grid = np.stack(np.meshgrid(z, z, indexing="ij"), -1).reshape(-1, 2)
+        x = self.mean + grid @ np.linalg.cholesky(self.cov).T
+        w = np.outer(w, w).ravel() / w.sum() ** 2
+        exact = gaussian(self.mean, self.cov, self.alpha)
+        found = eqx.filter_jit(costs)(potential, Conforming(1), TARGET, jnp.asarray(x))
+        kl = w @ found.nll - exact.entropy
+        return float(w @ found.transport + self.alpha * kl) - exact.objective
+
+    def test_reaches_the_exact_minimum(self):
+        base = GaussianBase.solve(self.mean + 0.2, 0.8 * self.cov, self.alpha)
+        network = ResNetPotential.create(2, 2, 0, jax.random.key(0), output_scale=0.0)
+        network = eqx.tree_at(lambda p: p.A, network, 0.2 * jnp.eye(3))
+        density = GaussianMixture([1.0], self.mean[None], self.cov[None])
+        config = NaturalConfig(alpha=self.alpha, max_iter=120, batch_size=500, largest_kl=0.1)
+        descent = descend(base + network, Conforming(1), config, density.log_prob)
+        start = self.excess_objective(descent.potential)
+        draw = jax.jit(lambda key: density.sample(key, 500))
+        for i, key in enumerate(jax.random.split(jax.random.key(1), config.max_iter)):
+            descent.control_variate = i > 20
+            descent.step(draw(key))
+        end = self.excess_objective(descent.potential)
+        assert start > 3
+        assert -1e-9 < end < 1e-4
+
+
+class TestConfig:
+    @pytest.mark.parametrize("name", ["alpha", "step", "largest_kl", "damping"])
+    def test_refuses_numbers_that_are_not_positive(self, name):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a finite number > 0; got 0"):
+            NaturalConfig(**{name: 0})
+
+    @pytest.mark.parametrize("name", ["max_iter", "batch_size"])
+    def test_refuses_counts_below_one(self, name):
+        with pytest.raises(ValueError, match=rf"^{name}: expected an integer >= 1; got 0"):
+            NaturalConfig(**{name: 0})
+
+
+@pytest.mark.parametrize(("width", "fits"), [(86, True), (87, False)])
+def test_too_many_parameters_are_rejected(width, fits):
+    """m^2 + 6 m + 13 at depth 1 in two dimensions: 7,925 and 8,104."""
+    network = ResNetPotential.create(2, width, 1, jax.random.key(0))
+    assert (sum(leaf.size for leaf in jax.tree.leaves(network)) <= MOST_PARAMETERS) == fits
+    if fits:
+        assert descend(network).flat.size == width**2 + 6 * width + 13
+    else:
+        with pytest.raises(ValueError, match=r"^potential: natural gradients take at most 8000"):
+            descend(network)
+
+
+def test_only_trainable_parameters_move():
+    base = GaussianBase.solve(np.ones(2), np.eye(2), 3.0)
+    descent = descend(base + Translation(jnp.zeros(2)), RK4(1))
+    assert descent.flat.shape == (2,)
+    descent.step(points(250))
+    before, after = base, descent.potential.terms[0]
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.linalg.norm(descent.flat) > 0
