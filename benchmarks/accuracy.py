@@ -1,7 +1,7 @@
 """How near training comes to the exact minimum J*_alpha: the table of docs/benchmarks.md.
 
-    python benchmarks/accuracy.py            # the whole table, about an hour and a half on 2 cores
-    python benchmarks/accuracy.py --quick    # one row a scheme, under 2 minutes
+    python benchmarks/accuracy.py            # the whole table: hours on 2 cores, not yet timed
+    python benchmarks/accuracy.py --quick    # one row a scheme, meant for under 2 minutes, not yet timed
 
 Problem: rotated product of d copies of 0.4 N(-2, 0.5^2) + 0.6 N(1.5, 0.7^2) to N(0, I).
 """
@@ -101,7 +101,7 @@ def run(scheme: str, dim: int, alpha: float, seed: int, n: int, settings: dict) 
 def main() -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, under 2 minutes")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--alphas", type=float, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
