@@ -1,7 +1,7 @@
 """How near training comes to the exact minimum J*_alpha: the table of docs/benchmarks.md.
 
     python benchmarks/accuracy.py            # the whole table: hours on 2 cores, not yet timed
-    python benchmarks/accuracy.py --quick    # one row a scheme, meant for under 2 minutes, not yet timed
+    python benchmarks/accuracy.py --quick    # one row a scheme, not yet timed
 
 Problem: rotated product of d copies of 0.4 N(-2, 0.5^2) + 0.6 N(1.5, 0.7^2) to N(0, I).
 """
