@@ -1,9 +1,20 @@
 """Fixtures that more than one test file uses."""
 
+import gc
+
+import jax
 import pytest
 
 from otflow.precision import precision
 from tests.support import OFFICIAL, load_official
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_code_is_dropped():
+    """Every executable holds memory maps; Linux allows 65,530 a process, and then LLVM crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
