@@ -41,9 +41,7 @@ def test_an_error_inside_restores_too():
     assert jnp.zeros(1).dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float16", "int32", int, complex, "abc", None], ids=str
-)
+@pytest.mark.parametrize("dtype", ["float16", "int32", int, complex, "abc", None], ids=str)
 def test_other_dtypes_are_rejected(dtype):
     with (
         pytest.raises(ValueError, match=r"^dtype: expected 'float32' or 'float64'; got"),

@@ -167,6 +167,14 @@ class TestBarrier:
         np.testing.assert_allclose(np.diff(value) / spacing, midpoint, rtol=1e-3)
         assert (np.diff(value, n=2) < 0).all()
 
+    @pytest.mark.parametrize("dim", DIMS)
+    def test_a_matrix_counts_alike_whatever_the_rest_of_its_batch_is(self, dim):
+        """Positive definite ones below BARRIER too, with or without an indefinite neighbour."""
+        M = with_eigenvalues([[lowest] + [0.7] * (dim - 1) for lowest in (0.1 * BARRIER, 0.7)])
+        alone = [barrier_log_det(M[i : i + 1])[0] for i in range(len(M))]
+        beside = barrier_log_det(np.concatenate([M, -np.eye(dim)[None]]))[:-1]
+        np.testing.assert_allclose(alone, beside, rtol=1e-9, atol=1e-12)
+
 
 class TestShortfall:
     @pytest.mark.parametrize("dim", DIMS)

@@ -27,7 +27,7 @@ def _exact(M: Array) -> tuple[Array, Array]:
 
 @jax.custom_vjp
 def barrier_log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
-    """log det M where all matrices of the batch are positive definite; else a smooth extension.
+    """log det M where all eigenvalues are at least BARRIER; else a smooth extension.
 
     The extension takes each log(eigenvalue) below BARRIER by its quadratic Taylor polynomial
     there: finite, concave, twice continuously differentiable, and steep enough that an optimiser
@@ -61,7 +61,9 @@ def _squares(M: Array) -> tuple[Array, Array]:
 
 def _barrier(M: Array) -> tuple[Array, Array]:
     found, inverse = _factorise(M)
-    return jax.lax.cond(jnp.isnan(found).any(), _extended, lambda _: (found, inverse), M)
+    # 1 / |M^-1| bounds the smallest eigenvalue from below, so no low one is missed
+    low = jnp.isnan(found) | (jnp.sum(inverse**2, axis=(1, 2)) > BARRIER**-2)
+    return jax.lax.cond(low.any(), _extended, lambda _: (found, inverse), M)
 
 
 def _pull_back(slope: Array, cotangent: Array) -> tuple[Array]:
