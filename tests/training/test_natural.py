@@ -102,7 +102,7 @@ class TestOneStep:
         descent.control_variate = control_variate
         descent.step(x)
         fisher = sum(np.outer(s, s) for s in scores) / 500
-        np.testing.assert_allclose(descent._fisher, fisher, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(descent.state.fisher, fisher, rtol=1e-9, atol=1e-12)
         assert (u > -1).all()
         assert np.std(np.exp(-u)) > 0.01
         weight = 1 - np.exp(-u) if control_variate else np.ones(500)
@@ -112,21 +112,21 @@ class TestOneStep:
         kl = 0.5 * direction @ fisher @ direction
         assert kl > 1e-4
         expected = flat - 0.5 / 5 * np.sqrt(1e-4 / kl) * direction  # a fifth: warm-up
-        np.testing.assert_allclose(descent.flat, expected, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(descent.state.flat, expected, rtol=1e-6, atol=1e-8)
         assert descent.iteration == 1
 
     def test_the_fisher_information_is_a_running_average(self):
         potential, x, log_density, *_ = ingredients()
         descent = descend(potential, Conforming(2), log_density=log_density)
         descent.step(x)
-        first, middle = np.asarray(descent._fisher), descent.potential
+        first, middle = np.asarray(descent.state.fisher), descent.potential
         descent.step(x + 0.5)
         alone = descend(middle, Conforming(2), log_density=log_density)
         alone.step(x + 0.5)
         np.testing.assert_allclose(
-            descent._fisher, 0.5 * (first + alone._fisher), rtol=1e-9, atol=1e-12
+            descent.state.fisher, 0.5 * (first + alone.state.fisher), rtol=1e-9, atol=1e-12
         )
-        assert not np.allclose(first, alone._fisher)
+        assert not np.allclose(first, alone.state.fisher)
 
 
 def test_the_violation_enters_the_gradient():
@@ -144,7 +144,7 @@ def test_the_violation_enters_the_gradient():
     gradient = 2.0 * (np.mean(x, axis=0) + lean)  # transport |s|^2 / 2 is flat at 0
     matrix = fisher + 1e-3 * np.trace(fisher) / 2 * np.eye(2)
     expected = -0.1 * np.linalg.solve(matrix, gradient / 2.0)
-    np.testing.assert_allclose(descent.flat, expected, rtol=1e-9)
+    np.testing.assert_allclose(descent.state.flat, expected, rtol=1e-9)
 
 
 class Walled(RK4):
@@ -168,7 +168,7 @@ class TestBacktracking:
         descent = descend(Translation(jnp.zeros(2)), Walled(1, radius=radius), self.config)
         descent.step(points(250) + 3.0)
         assert descent.iteration == 1
-        return float(np.linalg.norm(descent.flat))
+        return float(np.linalg.norm(descent.state.flat))
 
     def test_a_step_that_is_nowhere_valid_leaves_the_parameters(self):
         assert self.moved(0.0) == 0.0
@@ -183,7 +183,7 @@ class TestBacktracking:
         start = Translation(jnp.ones(2))
         descent = descend(start, Walled(1, radius=0.5), self.config)
         descent.step(points(250))
-        assert np.isfinite(descent.flat).all()
+        assert np.isfinite(descent.state.flat).all()
 
     @pytest.mark.parametrize(("far_row", "stays"), [(3, True), (5, False)])
     def test_points_between_the_rows_count(self, far_row, stays):
@@ -202,7 +202,7 @@ class TestBacktracking:
         x = (0.1 * points(252)).at[far_row].set(jnp.array([20.0, 0.0]))
         descent = descend(Translation(jnp.zeros(2)), Banded(1), self.config)
         descent.step(x)
-        assert bool((descent.flat == 0).all()) == stays
+        assert bool((descent.state.flat == 0).all()) == stays
 
 
 class TestGaussianProblem:
@@ -256,7 +256,7 @@ def test_too_many_parameters_are_rejected(width, fits):
     network = ResNetPotential.create(2, width, 1, jax.random.key(0))
     assert (sum(leaf.size for leaf in jax.tree.leaves(network)) <= MOST_PARAMETERS) == fits
     if fits:
-        assert descend(network).flat.size == width**2 + 6 * width + 13
+        assert descend(network).state.flat.size == width**2 + 6 * width + 13
     else:
         with pytest.raises(ValueError, match=r"^potential: natural gradients take at most 8000"):
             descend(network)
@@ -265,9 +265,9 @@ def test_too_many_parameters_are_rejected(width, fits):
 def test_only_trainable_parameters_move():
     base = GaussianBase.solve(np.ones(2), np.eye(2), 3.0)
     descent = descend(base + Translation(jnp.zeros(2)), RK4(1))
-    assert descent.flat.shape == (2,)
+    assert descent.state.flat.shape == (2,)
     descent.step(points(250))
     before, after = base, descent.potential.terms[0]
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert np.linalg.norm(descent.flat) > 0
+    assert np.linalg.norm(descent.state.flat) > 0

@@ -6,16 +6,14 @@ dense system, so it is for potentials of up to a few thousand parameters.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
@@ -26,6 +24,7 @@ from otflow.training.step import split_trainable, spread
 CHUNK = 250  # points whose parameter gradients are held at once
 MOST_PARAMETERS = 8000  # the Fisher matrix of more would take over 256 MB in float32
 _TAIL = 1.0  # |log ratio| up to which the control variate is exact
+_TRIES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,12 @@ class NaturalConfig:
     Attributes:
         alpha: weight of the nll, > 0.
         max_iter: steps.
-        batch_size: points a step, a multiple of 250 is used.
+        batch_size: points a step; all of them are used where they are at most 250 or a multiple.
         step: fraction of the full natural step at the start, decaying linearly to 0.
         largest_kl: a step is shortened so that the model density moves by at most this, nats.
-        memory: weight of the past in the running average of the Fisher information.
+        memory: weight of the past in the running average of the Fisher information, in [0, 1).
         damping: multiple of the mean diagonal added to it.
+        monotone: take only steps that lower the batch's objective, as for a fixed data set.
     """
 
     alpha: float = 30.0
@@ -49,20 +49,16 @@ class NaturalConfig:
     largest_kl: float = 2e-3
     memory: float = 0.9
     damping: float = 2e-4
+    monotone: bool = False
 
     def __post_init__(self) -> None:
         for name in ("alpha", "step", "largest_kl", "damping"):
             check_number(name, getattr(self, name), positive=True)
         for name in ("max_iter", "batch_size"):
             check_count(name, getattr(self, name))
-
-
-class _Batch(eqx.Module):
-    """Fisher information, gradient of the objective, and the number of invalid points."""
-
-    fisher: Float[Array, "p p"]
-    gradient: Float[Array, " p"]
-    invalid: Int[Array, ""]
+        check_number("memory", self.memory, positive=False)
+        if self.memory >= 1:
+            raise ValueError(f"memory: expected a number in [0, 1); got {self.memory}.")
 
 
 def excess(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -76,8 +72,104 @@ def excess(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
     return u - 1 + e + (1 - e) * (log_ratio - u)
 
 
+class NaturalState(eqx.Module):
+    """Flat parameters, the running Fisher information, steps taken."""
+
+    flat: Float[Array, " p"]
+    fisher: Float[Array, "p p"]
+    iteration: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class PointModel:
+    """Log ratio and transport of points as functions of the flat parameters.
+
+    join: flat parameters to a potential. log_density: log rho0 where it is known; without it the
+    log ratio is the nll. guard: points, beside those of the batch, where the map has to be
+    invertible; they make the class of maps the same for every data set.
+    """
+
+    join: Callable[[Array], AbstractPotential]
+    scheme: AbstractScheme
+    target: AbstractTarget
+    log_density: Callable[[Array], Array] | None = None
+    guard: Float[Array, "g d"] | None = None
+
+    def __call__(self, flat: Array, x: Float[Array, "n d"]) -> tuple[Array, Array]:
+        pushed = self.scheme.push(self.join(flat), x)
+        nll = -self.target.log_prob(pushed.points) - pushed.log_det
+        known = 0.0 if self.log_density is None else self.log_density(x)
+        return nll + known, pushed.transport
+
+    def violation(self, flat: Array, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        """Mean shortfall between and around the points."""
+        return jnp.mean(self.scheme.violation(self.join(flat), spread(x)))
+
+    def guarded(self, flat: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Mean shortfall at the guard points, and how many of them are invalid."""
+        if self.guard is None:
+            return jnp.zeros((), flat.dtype), jnp.zeros((), int)
+        potential = self.join(flat)
+        invalid = jnp.sum(~self.scheme.push(potential, self.guard).valid)
+        return jnp.mean(self.scheme.violation(potential, self.guard)), invalid
+
+
+class _Batch(NamedTuple):
+    """Fisher information; gradient and value of the objective; number of invalid points."""
+
+    fisher: Float[Array, "p p"]
+    gradient: Float[Array, " p"]
+    value: Float[Array, ""]
+    invalid: Int[Array, ""]
+
+
+def natural_step(
+    model: PointModel,
+    config: NaturalConfig,
+    alpha: float | Array,
+    control_variate: bool | Bool[Array, ""],
+    state: NaturalState,
+    x: Float[Array, "n d"],
+) -> NaturalState:
+    """One step on a batch; `config.alpha` is not used, so that alpha may be traced.
+
+    A step that adds points of the batch, or between and around them, at which the map is not
+    invertible, or that cannot be solved for, is shortened and more damped; after six tries the
+    parameters stay.
+    """
+    batch = _measure(model, alpha, control_variate, state.flat, x)
+    k = state.iteration.astype(batch.fisher.dtype)
+    r = jnp.minimum(config.memory, k / (k + 1))
+    fisher = r * state.fisher + (1 - r) * batch.fisher
+    size = config.step * jnp.minimum(1.0, (k + 1) / 5) * (1 - k / config.max_iter)
+
+    def attempt(carry: tuple) -> tuple:
+        tries, size, damping, _, _ = carry
+        direction, kl = _solve(fisher, batch.gradient / alpha, damping)
+        shorten = jnp.sqrt(jnp.minimum(1.0, config.largest_kl / jnp.maximum(kl, 1e-30)))
+        flat = state.flat - size * shorten * direction
+        value, invalid = _value(model, alpha, control_variate, flat, x)
+        good = jnp.isfinite(kl) & (invalid <= batch.invalid)
+        if config.monotone:
+            good &= value < batch.value
+        return tries + 1, 0.5 * size, 10 * damping, flat, good
+
+    def goes_on(carry: tuple) -> Array:
+        return ~carry[4] & (carry[0] < _TRIES)
+
+    start = (0, size, jnp.asarray(config.damping, size.dtype), state.flat, jnp.zeros((), bool))
+    *_, flat, good = jax.lax.while_loop(goes_on, attempt, start)
+    return NaturalState(jnp.where(good, flat, state.flat), fisher, state.iteration + 1)
+
+
+def start_state(flat: Float[Array, " p"]) -> NaturalState:
+    """Before the first step."""
+    p = flat.size
+    return NaturalState(flat, jnp.zeros((p, p), flat.dtype), jnp.zeros((), jnp.int32))
+
+
 class NaturalDescent:
-    """Natural-gradient steps on a potential's trainable parameters.
+    """Natural-gradient steps on a potential's trainable parameters, one call a step.
 
     Args:
         potential: where to start.
@@ -100,70 +192,33 @@ class NaturalDescent:
         log_density: Callable[[Array], Array] | None = None,
     ):
         params, static = split_trainable(potential)
-        self.flat, unravel = ravel_pytree(params)
-        if self.flat.size > MOST_PARAMETERS:
+        flat, unravel = ravel_pytree(params)
+        if flat.size > MOST_PARAMETERS:
             raise ValueError(
                 f"potential: natural gradients take at most {MOST_PARAMETERS} parameters; "
-                f"got {self.flat.size}. Use a smaller width or depth 0."
+                f"got {flat.size}. Use a smaller width or depth 0."
             )
-        self.config = config
-        self.iteration = 0
-        self._fisher: Array | None = None
-        self._join: Callable[[Array], AbstractPotential] = lambda flat: eqx.combine(
-            unravel(flat), static
+        self.config, self.control_variate = config, False
+        self.state = start_state(flat)
+        self._join = lambda flat: eqx.combine(unravel(flat), static)
+        model = PointModel(self._join, scheme, target, log_density)
+        self._step = jax.jit(
+            lambda control, state, x: natural_step(model, config, config.alpha, control, state, x)
         )
-        self.control_variate = False
-        model = _PointModel(self._join, scheme, target, log_density)
-        self._measure = {
-            use: jax.jit(functools.partial(_measure, model, kl, config.alpha))
-            for use, kl in ((False, lambda u: u), (True, excess))
-        }
-        self._invalid = jax.jit(lambda flat, x: _count_invalid(model, flat, x))
 
     @property
     def potential(self) -> AbstractPotential:
         """The potential at the current parameters."""
-        return self._join(self.flat)
+        return self._join(self.state.flat)
+
+    @property
+    def iteration(self) -> int:
+        """Steps taken."""
+        return int(self.state.iteration)
 
     def step(self, x: Float[Array, "n d"]) -> None:
-        """One step on a batch.
-
-        A step that adds points of the batch, or between and around them, at which the map is not
-        invertible, or that cannot be solved for, is shortened and more damped; after six tries the
-        parameters stay.
-        """
-        batch = self._measure[self.control_variate](self.flat, x)
-        r = min(self.config.memory, self.iteration / (self.iteration + 1))
-        old = batch.fisher if self._fisher is None else self._fisher
-        self._fisher = r * old + (1 - r) * batch.fisher
-        warm_up = min(1.0, (self.iteration + 1) / 5)
-        size = self.config.step * warm_up * (1 - self.iteration / self.config.max_iter)
-        self.iteration += 1
-        damping = self.config.damping
-        for _ in range(6):
-            direction, kl = _solve(self._fisher, batch.gradient / self.config.alpha, damping)
-            shorten = min(1.0, float(self.config.largest_kl / max(float(kl), 1e-30)) ** 0.5)
-            flat = self.flat - size * shorten * direction
-            if np.isfinite(float(kl)) and self._invalid(flat, x) <= batch.invalid:
-                self.flat = flat
-                return
-            size, damping = 0.5 * size, 10 * damping
-
-
-class _PointModel:
-    """log ratio and transport of single points, as functions of the flat parameters."""
-
-    def __init__(self, join: Any, scheme: Any, target: Any, log_density: Any):
-        self.join, self.scheme, self.target, self.log_density = join, scheme, target, log_density
-
-    def __call__(self, flat: Array, x: Float[Array, "n d"]) -> tuple[Array, Array]:
-        pushed = self.scheme.push(self.join(flat), x)
-        nll = -self.target.log_prob(pushed.points) - pushed.log_det
-        known = 0.0 if self.log_density is None else self.log_density(x)
-        return nll + known, pushed.transport
-
-    def violation(self, flat: Array, x: Float[Array, "n d"]) -> Float[Array, " k"]:
-        return self.scheme.violation(self.join(flat), spread(x))
+        """One step on a batch (see `natural_step`)."""
+        self.state = self._step(self.control_variate, self.state, x)
 
 
 def _chunks(x: Float[Array, "n d"]) -> Float[Array, "k c d"]:
@@ -171,7 +226,18 @@ def _chunks(x: Float[Array, "n d"]) -> Float[Array, "k c d"]:
     return x[: k * (x.shape[0] // k)].reshape(k, -1, x.shape[1])
 
 
-def _measure(model: Any, kl: Any, alpha: float, flat: Array, x: Array) -> _Batch:
+def _kl_terms(control_variate: bool | Array, u: Array) -> tuple[Array, Array]:
+    """Each point's estimate of the KL and its derivative in u; 0 where u is not finite."""
+    valid = jnp.isfinite(u)
+    safe = jnp.where(valid, u, 0.0)
+    value = jnp.where(control_variate, excess(safe), safe)
+    slope = jnp.where(control_variate, 1 - jnp.exp(-jnp.maximum(safe, -_TAIL)), 1.0)
+    return jnp.where(valid, value, 0.0), jnp.where(valid, slope, 0.0)
+
+
+def _measure(
+    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Array
+) -> _Batch:
     def point(flat: Array, x: Array) -> tuple[Array, Array, Array]:
         def both(flat: Array) -> tuple[Array, Array]:
             u, transport = model(flat, x[None])
@@ -183,11 +249,10 @@ def _measure(model: Any, kl: Any, alpha: float, flat: Array, x: Array) -> _Batch
 
     def body(total: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], None]:
         u, score, slope = jax.vmap(point, (None, 0))(flat, x)
-        valid = jnp.isfinite(u)
-        weight = jnp.where(valid, jax.vmap(jax.grad(kl))(u), 0.0)
-        score = jnp.where(valid[:, None], score, 0.0)
+        score = jnp.where(jnp.isfinite(u)[:, None], score, 0.0)
         n = x.shape[0]
-        safety = jax.grad(lambda flat: jnp.mean(model.violation(flat, x)))(flat)
+        safety = jax.grad(model.violation)(flat, x)
+        weight = _kl_terms(control, u)[1]
         slope = jnp.mean(slope, axis=0) + alpha * ((weight @ score) / n + safety)
         return (total[0] + score.T @ score / n, total[1] + slope), None
 
@@ -195,21 +260,32 @@ def _measure(model: Any, kl: Any, alpha: float, flat: Array, x: Array) -> _Batch
     p, k = flat.size, rows.shape[0]
     zero = (jnp.zeros((p, p), flat.dtype), jnp.zeros_like(flat))
     (fisher, gradient), _ = jax.lax.scan(body, zero, rows)
-    return _Batch(fisher / k, gradient / k, _count_invalid(model, flat, x))
+    gradient = gradient / k + alpha * jax.grad(lambda flat: model.guarded(flat)[0])(flat)
+    return _Batch(fisher / k, gradient, *_value(model, alpha, control, flat, x))
 
 
-def _count_invalid(model: Any, flat: Array, x: Array) -> Array:
-    """Points of the batch, and between and around them, where the map is not invertible."""
+def _value(
+    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Array
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """The batch's objective, and how many points are invalid: of the batch, around it, guard.
 
-    def body(total: Array, x: Array) -> tuple[Array, None]:
-        u, _ = model(flat, jnp.concatenate([x, spread(x)]))
-        return total + jnp.sum(~jnp.isfinite(u)), None
+    Invalid points count for nothing in the objective; the violation is part of it.
+    """
 
-    return jax.lax.scan(body, jnp.zeros((), int), _chunks(x))[0]
+    def body(total: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], None]:
+        u, transport = model(flat, jnp.concatenate([x, spread(x)]))
+        n = x.shape[0]
+        kl = jnp.mean(_kl_terms(control, u[:n])[0])
+        value = jnp.mean(transport[:n]) + alpha * (kl + model.violation(flat, x))
+        return (total[0] + value, total[1] + jnp.sum(~jnp.isfinite(u))), None
+
+    rows = _chunks(x)
+    (value, invalid), _ = jax.lax.scan(body, (jnp.zeros((), x.dtype), jnp.zeros((), int)), rows)
+    shortfall, beyond = model.guarded(flat)
+    return value / rows.shape[0] + alpha * shortfall, invalid + beyond
 
 
-@jax.jit
-def _solve(fisher: Array, gradient: Array, damping: float) -> tuple[Array, Array]:
+def _solve(fisher: Array, gradient: Array, damping: Array) -> tuple[Array, Array]:
     """The natural direction, and the KL (nats) by which the full step would move the model."""
     ridge = damping * jnp.mean(jnp.diagonal(fisher))
     matrix = fisher + ridge * jnp.eye(gradient.size, dtype=gradient.dtype)

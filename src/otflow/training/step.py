@@ -91,6 +91,46 @@ def spread(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
     return (x + 0.5 * (jnp.roll(x, 1, axis=0) - jnp.roll(x, 2, axis=0)))[::4]
 
 
+def batch_gradient(
+    scheme: AbstractScheme,
+    target: AbstractTarget,
+    alpha: float | Array,
+    beta: float | Array,
+    params: Any,
+    static: Any,
+    x: Float[Array, "n d"],
+) -> tuple[Costs, Any]:
+    """Mean costs of the rows, and the gradient of the objective with the violation's penalty."""
+
+    def chunk_objective(params: Any, rows: Array, weights: Array) -> Any:
+        potential = eqx.combine(params, static)
+        found = costs(potential, scheme, target, rows)
+        means = jax.tree.map(lambda a: _weighted(weights, a), found)
+        safety = jnp.sum(weights) * jnp.mean(scheme.violation(potential, spread(rows)))
+        return means.objective(alpha, beta) + alpha * safety, means
+
+    value_and_grad = jax.value_and_grad(chunk_objective, has_aux=True)
+
+    def body(total: Any, chunk: tuple[Array, Array]) -> tuple[Any, None]:
+        (_, means), gradient = value_and_grad(params, *chunk)
+        return jax.tree.map(jnp.add, total, (means, gradient)), None
+
+    zero = jnp.zeros((), x.dtype)
+    start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(body, start, in_chunks(x))[0]
+
+
+def guarded_update(
+    optimiser: optax.GradientTransformation, carry: tuple[Any, Any], means: Costs, gradient: Any
+) -> tuple[tuple[Any, Any], Bool[Array, ""]]:
+    """(params, optimiser state) after one update, or as they were where anything is not finite."""
+    params, state = carry
+    finite = jnp.isfinite(means.objective(1.0, 1.0)) & jnp.isfinite(optax.tree.norm(gradient))
+    updates, new_state = optimiser.update(gradient, state, params)
+    new = (optax.apply_updates(params, updates), new_state)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, carry), finite
+
+
 def make_block(
     scheme: AbstractScheme,
     target: AbstractTarget,
@@ -105,24 +145,6 @@ def make_block(
     nothing and is flagged.
     """
 
-    def chunk_objective(params: Any, static: Any, rows: Array, weights: Array) -> Any:
-        found = costs(eqx.combine(params, static), scheme, target, rows)
-        means = jax.tree.map(lambda a: _weighted(weights, a), found)
-        share = jnp.sum(weights)
-        safety = jnp.mean(scheme.violation(eqx.combine(params, static), spread(rows)))
-        return means.objective(alpha, beta) + alpha * share * safety, means
-
-    value_and_grad = jax.value_and_grad(chunk_objective, has_aux=True)
-
-    def batch_gradient(params: Any, static: Any, x: Array) -> tuple[Costs, Any]:
-        def body(total: Any, chunk: tuple[Array, Array]) -> tuple[Any, None]:
-            (_, means), gradient = value_and_grad(params, static, *chunk)
-            return jax.tree.map(jnp.add, total, (means, gradient)), None
-
-        zero = jnp.zeros((), x.dtype)
-        start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
-        return jax.lax.scan(body, start, in_chunks(x))[0]
-
     @eqx.filter_jit(donate="none")
     def block(
         params: Any,
@@ -132,13 +154,10 @@ def make_block(
         rows: Int[Array, "steps batch"],
     ) -> tuple[Any, Any, StepLog]:
         def step(carry: tuple[Any, Any], row: Array) -> tuple[tuple[Any, Any], StepLog]:
-            params, state = carry
-            means, gradient = batch_gradient(params, static, data[row])
-            finite = jnp.isfinite(means.objective(alpha, beta))
-            finite &= jnp.isfinite(optax.tree.norm(gradient))
-            updates, new_state = optimiser.update(gradient, state, params)
-            new = (optax.apply_updates(params, updates), new_state)
-            carry = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, (params, state))
+            means, gradient = batch_gradient(
+                scheme, target, alpha, beta, carry[0], static, data[row]
+            )
+            carry, finite = guarded_update(optimiser, carry, means, gradient)
             return carry, StepLog(means, finite)
 
         (params, state), log = jax.lax.scan(step, (params, state), rows)

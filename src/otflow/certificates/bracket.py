@@ -1,0 +1,110 @@
+"""The bracket [L, U] of 1/2 W2^2 between the two ends of a map, from pairs (x, T(x)) (SPEC 6)."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from otflow.certificates.bounds import lower_bound, upper_bound
+from otflow.certificates.checks import check_confidence, check_rows
+from otflow.certificates.convex import ConvexPotential
+from otflow.certificates.fitting import DualConfig, fit_dual, gaps
+from otflow.training.config import check_count, check_number
+
+_GAP_SHARE = 0.1  # of the lower bound's error rate: the gap varies least
+
+
+@dataclasses.dataclass(frozen=True)
+class Bracket:
+    """1/2 W2^2(law of x, law of y) lies in [lower, upper].
+
+    Attributes:
+        lower, upper: squared data units; one-sided bounds of confidence (1 + confidence) / 2 each.
+        confidence: of the two together.
+        half_displacement: mean of 1/2 |y - x|^2, the upper bound before sampling error.
+        gap: mean of u(x) + u*(y) - <x, y>, its distance from the lower bound before sampling error.
+        n, n_gap: pairs behind half_displacement and gap.
+    """
+
+    lower: float
+    upper: float
+    confidence: float
+    half_displacement: float
+    gap: float
+    n: int
+    n_gap: int
+
+    @property
+    def relative_width(self) -> float:
+        """(upper - lower) / upper."""
+        return (self.upper - self.lower) / self.upper if self.upper > 0 else 0.0
+
+
+def bracket(
+    half_squared: Float[np.ndarray, " n"], gap: Float[np.ndarray, " k"], confidence: float = 0.95
+) -> Bracket:
+    """The bracket from 1/2 |y - x|^2 and the Fenchel gaps of a fixed convex u.
+
+    U is an upper bound of the mean of 1/2 |y - x|^2, since pairs are a coupling. Any convex u gives
+    L = E[1/2 |x|^2 - u(x) + 1/2 |y|^2 - u*(y)] <= 1/2 W2^2 (Kantorovich), and on the pairs themselves
+    L = E[1/2 |y - x|^2] - E[u(x) + u*(y) - <x, y>]: a lower bound of the first mean less an upper
+    bound of the second, whose terms are nonnegative and small where grad u ~ T. Both sides have
+    error rate (1 - confidence) / 2; the lower one's is split between its two means.
+
+    Args:
+        half_squared: 1/2 |y - x|^2 of independent pairs, shape (n,).
+        gap: bounds from above of u(x) + u*(y) - <x, y> at pairs that u was not fitted to, shape (k,).
+        confidence: in (0, 1).
+
+    Source: SPEC 6; assumptions of the confidence bounds in `bounds.upper_bound`.
+    """
+    tail = (1 - check_confidence(confidence)) / 2
+    upper = upper_bound(half_squared, 1 - tail)
+    low = lower_bound(half_squared, 1 - (1 - _GAP_SHARE) * tail)
+    lower = low - upper_bound(gap, 1 - _GAP_SHARE * tail)
+    return Bracket(
+        lower=max(lower, 0.0),
+        upper=max(upper, 0.0),
+        confidence=confidence,
+        half_displacement=float(np.mean(half_squared)),
+        gap=float(np.mean(gap)),
+        n=len(half_squared),
+        n_gap=len(gap),
+    )
+
+
+def bracket_pairs(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "n d"],
+    *,
+    config: DualConfig | None = None,
+    seconds: float = 60.0,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Bracket:
+    """The bracket of 1/2 W2^2 from any coupled pairs: a flow's, or those of another map.
+
+    The rows are shuffled; u is fitted to one half and evaluated on the other. 1/2 |y - x|^2, which
+    does not depend on u, is averaged over all rows.
+
+    Args:
+        x, y: independent pairs, shape (n, d) each, n >= 4.
+        config: how hard to fit u.
+        seconds: most time to spend fitting.
+        seed: of the shuffle and the fit.
+        confidence: of the bracket.
+
+    Raises:
+        ValueError, TypeError: shapes that disagree, numbers that are not finite, or out of range.
+    """
+    x, y = check_rows("x", x, least=4), check_rows("y", y, least=4)
+    if x.shape != y.shape:
+        raise ValueError(f"y: expected the shape of x, {x.shape}; got {y.shape}.")
+    check_number("seconds", seconds, positive=True)
+    check_count("seed", seed, 0)
+    config = DualConfig() if config is None else config
+    order = np.random.default_rng(seed).permutation(len(x))
+    fit, rest = order[: len(x) // 2], order[len(x) // 2 :]
+    u: ConvexPotential = fit_dual(x[fit], y[fit], config, seconds, seed)
+    half_squared = 0.5 * np.sum((y - x) ** 2, axis=1)
+    return bracket(half_squared, gaps(u, x[rest], y[rest], config), confidence)

@@ -1,0 +1,119 @@
+"""What a certificate is: labelled lines, an error budget, and what was found wrong."""
+
+import dataclasses
+import math
+from typing import Any
+
+ESTIMATED = "estimated"
+
+
+def proved(confidence: float) -> str:
+    """The label of a line that holds up to sampling: "proved (95 %)"."""
+    return f"proved ({100 * confidence:g} %)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One statement of a certificate.
+
+    Attributes:
+        name: what is stated, in a few words.
+        value: the figure; NaN where it could not be had, and then the explanation says why.
+        interval: bounds of the true figure at the line's confidence, an end None where there is no
+            bound on that side; None for a figure without any.
+        label: "proved (95 %)", that is up to sampling, or "estimated".
+        unit: of value and interval.
+        explanation: what the line means and assumes.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float | None, float | None] | None
+    label: str
+    unit: str
+    explanation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetItem:
+    """One source of error, in the units of J_alpha, and the knob that reduces it.
+
+    `value` is NaN where the source cannot be told apart from the others.
+    """
+
+    name: str
+    value: float
+    knob: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """How optimal a flow is: 1/2 W2^2(rho0, T#rho0) lies in [lower, upper] (SPEC 6).
+
+    Attributes:
+        lower, upper: the bracket, squared units of the space the flow was trained in.
+        confidence: of the bracket, and of every line labelled proved, each by itself.
+        lines: the labelled statements, the bracket first.
+        budget: sources of error of J_alpha; empty where alpha is not known.
+        findings: what is wrong or unproved, one sentence each; empty for a clean flow.
+        invalid: rows at which the flow is not invertible.
+        checked: rows at which that was checked.
+        n: rows behind `upper`.
+        dim: d.
+        space: the space of all figures.
+        seconds: what the certificate took.
+    """
+
+    lower: float
+    upper: float
+    confidence: float
+    lines: tuple[Line, ...]
+    budget: tuple[BudgetItem, ...]
+    findings: tuple[str, ...]
+    invalid: int
+    checked: int
+    n: int
+    dim: int
+    space: str
+    seconds: float
+
+    @property
+    def relative_width(self) -> float:
+        """(upper - lower) / upper: how far from optimal the transport can be at most."""
+        return (self.upper - self.lower) / self.upper if self.upper > 0 else 0.0
+
+    @property
+    def largest_error(self) -> BudgetItem | None:
+        """The largest known item of the budget; None without a budget."""
+        known = [item for item in self.budget if math.isfinite(item.value)]
+        return max(known, key=lambda item: item.value, default=None)
+
+    def line(self, name: str) -> Line:
+        """The line of that name.
+
+        Raises:
+            KeyError: there is none; the message lists the names.
+        """
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise KeyError(f"expected one of {[line.name for line in self.lines]}; got {name!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries; NaN and infinity as None (JSON)."""
+        largest = self.largest_error
+        found = dataclasses.asdict(self) | {
+            "relative_width": self.relative_width,
+            "largest_error": None if largest is None else largest.name,
+        }
+        return _plain(found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,252 @@
+"""The alpha study's table and statements, from its saved cells alone."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from otflow.studies.cell import Cell
+from otflow.studies.rates import Rate, fit_rate, verdict_slope
+from otflow.studies.result import (
+    NOT_RESOLVED,
+    Group,
+    Series,
+    StudyResult,
+    groups,
+    make_series,
+    verdict_equal,
+)
+from otflow.studies.verdicts import Statement, verdict_at_least
+
+_MOST_EXCESS = 0.1  # of 1/2 W2^2 - J*, up to which a flow's own gap leaves the rates readable
+_RECOVERY = 0.01  # relative tolerance of the recovery sequence
+_SLOPES = (
+    ("kl", "KL falls like alpha^-2", -2.0, 0.2),
+    ("value_gap", "1/2 W2^2 - J falls like alpha^-1", -1.0, 0.15),
+    ("ot_error", "the map's distance to the OT map falls like alpha^-1", -1.0, 0.2),
+    ("limit_error", "transport + 2 alpha KL approaches 1/2 W2^2 like alpha^-2", -2.0, 0.2),
+)
+_COLUMNS = (
+    "alpha",
+    "transport",
+    "kl",
+    "objective",
+    "exact_objective",
+    "exact_kl",
+    "alpha_kl",
+    "bound",
+    "limit_estimate",
+    "half_w2_squared",
+    "map_error",
+    "ot_error",
+    "invalid",
+)
+_DATA_COLUMNS = ("alpha", "transport", "nll", "objective", "invalid")
+
+
+def summarise_alpha(
+    settings: dict[str, Any], cells: Sequence[Cell], planned: int | None
+) -> StudyResult:
+    """Table, statements and series of an alpha study."""
+    grouped = groups([c for c in cells if c.id != "recovery"], "alpha")
+    exact = bool(grouped) and "exact_kl" in next(iter(grouped.values())).cells[0].values
+    if exact:
+        for group in grouped.values():
+            group.cells = [_extended(cell) for cell in group.cells]
+    rows = [_row(alpha, group, exact) for alpha, group in grouped.items()]
+    statements, series = _comparisons(grouped, exact), []
+    if exact:
+        found, series = _rates(grouped)
+        statements += [*found, *_recovery(cells)]
+    else:
+        series = [make_series(n, grouped, n) for n in ("transport", "nll")]
+    return StudyResult(
+        settings=settings,
+        columns=_COLUMNS if exact else _DATA_COLUMNS,
+        rows=rows,
+        statements=statements,
+        series=series,
+        x_name="alpha",
+        cells=len(cells),
+        planned=planned,
+        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+    )
+
+
+def _extended(cell: Cell) -> Cell:
+    """The cell with 1/2 W2^2 - J and |transport + 2 alpha KL - 1/2 W2^2|."""
+    v = dict(cell.values)
+    v["value_gap"] = v["exact_half_w2_squared"] - v["objective"]
+    v["value_gap_se"] = v["objective_se"]
+    v["limit_error"] = abs(v["limit_estimate"] - v["exact_half_w2_squared"])
+    v["limit_error_se"] = v["limit_estimate_se"]
+    return dataclasses.replace(cell, values=v)
+
+
+def _row(alpha: float, group: Group, exact: bool) -> dict[str, float]:
+    row = {"alpha": alpha, "replicates": len(group.cells)}
+    names = ["transport", "objective", *(("kl",) if exact else ("nll",))]
+    if exact:
+        names += ["limit_estimate", "map_error", "ot_error"]
+    for name in names:
+        row[name], row[f"{name}_error"] = group.mean(name), group.error(name)
+    row["invalid"] = float(group.values("invalid").sum())
+    if exact:
+        known = group.cells[0].values
+        row |= {name: known[name] for name in ("exact_objective", "exact_kl", "exact_transport")}
+        row["half_w2_squared"] = known["exact_half_w2_squared"]
+        row["alpha_kl"] = alpha * row["kl"]
+        row["bound"] = row["half_w2_squared"] - row["transport"]
+    return row
+
+
+def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
+    """Monotonicity, bounds and concavity: inequalities between neighbours or with exact values."""
+    penalty = "kl" if exact else "nll"
+    statements = [
+        _monotone("transport increases with alpha", grouped, "transport", +1),
+        _monotone(f"{'KL' if exact else 'nll'} decreases with alpha", grouped, penalty, -1),
+        _concave(grouped, penalty),
+    ]
+    if not exact:
+        return statements
+    statements.insert(2, _monotone("J increases with alpha", grouped, "objective", +1))
+    parts = list(grouped.values())
+    errors = [g.error("objective") for g in parts]
+    gaps = [g.mean("value_gap") for g in parts]
+    excess = [g.mean("objective") - g.mean("exact_objective") for g in parts]
+    bound = "J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport"
+    statements.append(Statement(bound, verdict_at_least(gaps, errors), _worst(grouped, gaps)))
+    statements.append(
+        Statement("J >= J*_alpha", verdict_at_least(excess, errors), _worst(grouped, excess))
+    )
+    return statements
+
+
+def _worst(grouped: dict[float, Group], slack: list[float]) -> str:
+    alphas, errors = list(grouped), [g.error("objective") for g in grouped.values()]
+    i = int(np.argmin(slack))
+    return f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at alpha = {alphas[i]:g}"
+
+
+def _monotone(claim: str, grouped: dict[float, Group], name: str, sign: int) -> Statement:
+    parts = list(grouped.items())
+    if len(parts) < 2:
+        return Statement(claim, NOT_RESOLVED, "one alpha only")
+    steps = [
+        sign * (b.mean(name) - a.mean(name)) for (_, a), (_, b) in zip(parts, parts[1:], strict=False)
+    ]
+    errors = [
+        math.hypot(a.error(name), b.error(name)) for (_, a), (_, b) in zip(parts, parts[1:], strict=False)
+    ]
+    i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
+    evidence = (
+        f"least certain step {sign * steps[i]:+.2e} +- {1.96 * errors[i]:.1e}, "
+        f"alpha {parts[i][0]:g} to {parts[i + 1][0]:g}"
+    )
+    return Statement(claim, verdict_at_least(steps, errors), evidence)
+
+
+def _concave(grouped: dict[float, Group], penalty: str) -> Statement:
+    """The envelope identity dJ*/dalpha = KL between neighbours: J is concave with that slope.
+
+    KL(b) (b - a) <= J(b) - J(a) <= KL(a) (b - a); with J = transport + alpha KL these are
+    transport(b) - transport(a) >= a (KL(a) - KL(b)) and <= b (KL(a) - KL(b)).
+    """
+    label = "KL" if penalty == "kl" else "nll"
+    claim = f"envelope: dJ/dalpha = {label}, bracketed between neighbours"
+    parts = list(grouped.items())
+    if len(parts) < 2:
+        return Statement(claim, NOT_RESOLVED, "one alpha only")
+    slack, errors, where = [], [], []
+    for (a, low), (b, high) in zip(parts, parts[1:], strict=False):
+        rise = high.mean("transport") - low.mean("transport")
+        fall = low.mean(penalty) - high.mean(penalty)
+        noise = math.hypot(low.error("transport"), high.error("transport"))
+        other = math.hypot(low.error(penalty), high.error(penalty))
+        slack += [rise - a * fall, b * fall - rise]
+        errors += [math.hypot(noise, a * other), math.hypot(noise, b * other)]
+        where += [f"{a:g} to {b:g}"] * 2
+    i = int(np.argmin(np.array(slack) / np.maximum(errors, 1e-300)))
+    evidence = f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e}, alpha {where[i]}"
+    return Statement(claim, verdict_at_least(slack, errors), evidence)
+
+
+def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
+    """The rates over the alphas at which the flows' own gap is small enough to see them."""
+    kept, dropped = {}, []
+    for alpha, group in grouped.items():
+        known = group.cells[0].values
+        room = known["exact_half_w2_squared"] - known["exact_objective"]
+        excess = group.mean("objective") - known["exact_objective"]
+        if excess <= _MOST_EXCESS * room:
+            kept[alpha] = group
+        else:
+            dropped.append(f"{alpha:g} (J - J* is {100 * excess / room:.0f} %)")
+    note = ""
+    if dropped:
+        note = (
+            f"; left out because the optimiser's gap exceeds {100 * _MOST_EXCESS:.0f} % of "
+            f"1/2 W2^2 - J*: alpha = {', '.join(dropped)}"
+        )
+    statements, series = [], []
+    for name, claim, expected, tolerance in _SLOPES:
+        exact = [_exact_value(name, alpha, g) for alpha, g in grouped.items()]
+        drawn = make_series(name, grouped, name, exact)
+        if len(kept) < 3:
+            text = f"fewer than three alphas can be used{note}"
+            statements.append(Statement(claim, NOT_RESOLVED, text))
+        else:
+            rate = _fit(kept, name)
+            text = rate.text + _exact_slope(kept, name) + note
+            statements.append(Statement(claim, verdict_slope(rate, expected, tolerance), text))
+            drawn = dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept)
+        series.append(dataclasses.replace(drawn, expected=expected))
+    return statements, series
+
+
+def _fit(grouped: dict[float, Group], name: str) -> Rate:
+    values = [g.values(name) for g in grouped.values()]
+    width = max(len(v) for v in values)
+    table = np.full((len(values), width), math.nan)
+    for row, v in zip(table, values, strict=True):
+        row[: len(v)] = v
+    return fit_rate(list(grouped), table, [g.noise(name) for g in grouped.values()])
+
+
+def _exact_value(name: str, alpha: float, group: Group) -> float:
+    """The value at the exact minimiser; NaN for the map error, which the cells do not hold."""
+    known = group.cells[0].values
+    limit = known["exact_half_w2_squared"]
+    estimate = known["exact_transport"] + 2 * alpha * known["exact_kl"]
+    return {
+        "kl": known["exact_kl"],
+        "value_gap": limit - known["exact_objective"],
+        "ot_error": known.get("exact_ot_error", math.nan),
+        "limit_error": abs(estimate - limit),
+    }[name]
+
+
+def _exact_slope(grouped: dict[float, Group], name: str) -> str:
+    """The slope of the exact values over the same alphas: what the claim can be held against."""
+    exact = np.array([_exact_value(name, alpha, g) for alpha, g in grouped.items()])
+    if not (exact > 0).all():
+        return ""
+    slope = np.polyfit(np.log(list(grouped)), np.log(exact), 1)[0]
+    return f" (exact values over the same alphas: {slope:.3f})"
+
+
+def _recovery(cells: Sequence[Cell]) -> list[Statement]:
+    """J of the optimal transport map is 1/2 W2^2 for every alpha, so its KL is 0."""
+    found = [c for c in cells if c.id == "recovery" and c.status == "done"]
+    if not found:
+        return []
+    v, alpha = found[0].values, found[0].inputs["alpha"]
+    limit = v["half_w2_squared"]
+    mean = v["transport"] + alpha * v["kl"]
+    error = math.hypot(v["transport_se"], alpha * v["kl_se"])
+    claim = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha"
+    evidence = f"J = {mean:.5f} +- {1.96 * error:.1e} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
+    return [Statement(claim, verdict_equal(mean, error, limit, _RECOVERY * limit), evidence)]

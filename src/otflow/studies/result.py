@@ -1,0 +1,136 @@
+"""What a study comes to: a table, statements of the theory with verdicts, and series to draw."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from otflow.studies.cell import Cell
+from otflow.studies.verdicts import Statement, Verdict
+
+Z = 1.959963984540054  # 97.5 % of the standard normal
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A curve of a figure: means over replicates with standard errors, and the exact values.
+
+    `slope` and `intercept` are those of a fitted power law, if there is one; `expected` the
+    theory's slope.
+    """
+
+    name: str
+    x: list[float]
+    mean: list[float]
+    standard_error: list[float]
+    exact: list[float] | None = None
+    slope: float | None = None
+    intercept: float | None = None
+    expected: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+    """The summary of a study's finished cells.
+
+    Attributes:
+        settings: of the study, with its kind.
+        columns: names of the table's columns.
+        rows: one an alpha, sample size, width or number of steps.
+        statements: what the theory promises, with verdict and evidence.
+        series: for the figures, against `x_name`.
+        x_name: the quantity varied.
+        cells, planned: finished cells of all that are planned; None where the plan is not at hand.
+        failed: (cell, error) of those that failed.
+    """
+
+    settings: dict[str, Any]
+    columns: tuple[str, ...]
+    rows: list[dict[str, float]]
+    statements: list[Statement]
+    series: list[Series]
+    x_name: str
+    cells: int
+    planned: int | None
+    failed: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON knows it; NaN and infinities become None."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class Group:
+    """The finished cells of one alpha (or N, width, ...): means over replicates."""
+
+    def __init__(self, cells: Sequence[Cell]):
+        self.cells = list(cells)
+
+    def values(self, name: str) -> np.ndarray:
+        """One value a replicate; NaN where a cell has none."""
+        return np.array([cell.values.get(name, math.nan) for cell in self.cells], float)
+
+    def mean(self, name: str) -> float:
+        """Mean over the replicates."""
+        return float(self.values(name).mean())
+
+    def noise(self, name: str) -> float:
+        """Monte Carlo standard error, common to the replicates: they share their points."""
+        values = self.values(f"{name}_se")
+        return float(np.sqrt(np.mean(values**2))) if np.isfinite(values).all() else 0.0
+
+    def error(self, name: str) -> float:
+        """Standard error of the mean, from the spread of the replicates and the noise.
+
+        The spread is inflated so that a normal interval from it has the width of Student's.
+        """
+        values = self.values(name)
+        spread = 0.0
+        if (r := len(values)) > 1:
+            spread = values.std(ddof=1) / math.sqrt(r) * float(stdtrit(r - 1, 0.975)) / Z
+        return float(np.hypot(spread, self.noise(name)))
+
+
+def groups(cells: Iterable[Cell], key: str) -> dict[float, Group]:
+    """Finished cells by one of their inputs, in increasing order."""
+    found: dict[float, list[Cell]] = {}
+    for cell in cells:
+        if cell.status == "done" and key in cell.inputs:
+            found.setdefault(float(cell.inputs[key]), []).append(cell)
+    return {k: Group(found[k]) for k in sorted(found)}
+
+
+def verdict_equal(mean: float, error: float, expected: float, tolerance: float) -> Verdict:
+    """Whether a value is expected +- tolerance, decided by its whole 95 % interval."""
+    low, high = mean - Z * error, mean + Z * error
+    if expected - tolerance <= low and high <= expected + tolerance:
+        return "holds"
+    return "violated" if low > expected + tolerance or high < expected - tolerance else NOT_RESOLVED
+
+
+NOT_RESOLVED: Verdict = "not resolved"
+
+
+def make_series(
+    name: str, grouped: dict[float, Group], column: str, exact: list[float] | None = None
+) -> Series:
+    """The means of one value against the quantity varied."""
+    return Series(
+        name,
+        list(grouped),
+        [g.mean(column) for g in grouped.values()],
+        [g.error(column) for g in grouped.values()],
+        exact,
+    )

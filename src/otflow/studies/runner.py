@@ -1,0 +1,228 @@
+"""Running a study: units in order, each saved whole, resumable, within a budget of time."""
+
+import abc
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from otflow.flow import Flow
+from otflow.modelfile import Model, load_model, save_model
+from otflow.preprocessing import Standardizer
+from otflow.studies.cell import Cell
+from otflow.studies.members import fault
+from otflow.studies.store import Store
+from otflow.studies.summary import StudyResult, summarise
+from otflow.training.config import check_number
+
+_WAIT = 0.5  # seconds between looks at a unit that another process computes
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A cell before it is computed."""
+
+    id: str
+    inputs: dict[str, Any]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a planned cell: values with an optional flow, or an error."""
+
+    values: dict[str, float]
+    flow: Flow | None = None
+    error: str | None = None
+
+
+class Compute(Protocol):
+    """Computes the outcomes of a unit's plans; `report(steps)` moves a progress bar."""
+
+    def __call__(self, saved: "Saved", report: Callable[[int], None]) -> list[Outcome]:
+        """One outcome a plan, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Cells that are computed together, after the units whose results they need."""
+
+    name: str
+    plans: tuple[Plan, ...]
+    compute: Compute
+    after: tuple[str, ...] = ()
+
+
+class Saved:
+    """What earlier units left in a store."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def values(self, cell_id: str) -> dict[str, float]:
+        """The values of a finished cell.
+
+        Raises:
+            LookupError: it failed.
+        """
+        return self._done(cell_id).values
+
+    def flow(self, cell_id: str) -> Flow:
+        """The flow of a finished cell.
+
+        Raises:
+            LookupError: it failed.
+        """
+        self._done(cell_id)
+        return load_model(self._store.weights_path(cell_id)).flow
+
+    def _done(self, cell_id: str) -> Cell:
+        cell = self._store.cell(cell_id)
+        if cell.status == "failed":
+            raise LookupError(f"needs {cell_id}, which failed")
+        return cell
+
+
+class AbstractStudy(abc.ABC):
+    """A plan of units, and the settings that identify it in a store."""
+
+    kind: ClassVar[str]
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on, as JSON knows it."""
+
+    @abc.abstractmethod
+    def units(self) -> list[Unit]:
+        """The work, in an order in which every unit follows those it needs."""
+
+
+class Progress(Protocol):
+    """Hears of a run: cells done of all, and the unit at work with its steps."""
+
+    def __call__(self, done: int, total: int, unit: str, steps: int) -> None:
+        """Called often; must be quick."""
+
+
+def run_study(
+    study: AbstractStudy,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    retry_failed: bool = False,
+    budget_minutes: float | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Compute a study, or what is left of it, and sum it up.
+
+    Several processes may run the same study in the same folder: each unit is computed by one.
+
+    Args:
+        study: what to compute.
+        folder: where the store is; None for one that is thrown away.
+        resume: continue the store in `folder`, which must have the study's settings.
+        retry_failed: compute failed cells again.
+        budget_minutes: start no new unit after this time; the summary says that it is partial.
+        progress: hears of every step.
+
+    Raises:
+        FileExistsError: there is a study in `folder` and resume is False.
+        FileNotFoundError: there is none and resume is True.
+        ValueError: it has other settings.
+    """
+    if budget_minutes is not None:
+        check_number("budget_minutes", budget_minutes, positive=True)
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="otflow-study-") as temporary:
+            inner = Path(temporary) / "study"
+            return run_study(study, inner, budget_minutes=budget_minutes, progress=progress)
+    settings = {"kind": study.kind, **study.settings()}
+    opened = Store.resume if resume else Store.create
+    with opened(folder, settings) as store:
+        if retry_failed:
+            store.forget_failed()
+        units = study.units()
+        _run(store, units, budget_minutes, progress or (lambda *_: None))
+        total = sum(len(unit.plans) for unit in units)
+        return summarise(store.settings, store.cells(), total)
+
+
+def load_study(folder: str | Path) -> StudyResult:
+    """The summary of what a store holds, without computing anything.
+
+    Raises:
+        FileNotFoundError, ValueError: no study there, or a damaged one.
+    """
+    with Store.open(folder) as store:
+        return summarise(store.settings, store.cells(), None)
+
+
+def _run(store: Store, units: list[Unit], budget: float | None, progress: Progress) -> None:
+    start, total = time.monotonic(), sum(len(unit.plans) for unit in units)
+    left = [unit for unit in units if not store.has_unit(unit.name)]
+    while left:
+        moved = False
+        for unit in _ready(store, left):
+            if budget is not None and time.monotonic() - start > 60 * budget:
+                return
+            done = total - sum(len(u.plans) for u in left)
+
+            def report(steps: int, done: int = done, name: str = unit.name) -> None:
+                progress(done, total, name, steps)
+
+            report(0)
+            with store.claim(unit.name) as mine:
+                if mine:
+                    if not store.has_unit(unit.name):
+                        _save(store, unit, report)
+                    moved = True
+            if moved:
+                break  # earlier units first: what they allow may be ready now
+        left = [unit for unit in left if not store.has_unit(unit.name)]
+        if left and not moved:
+            time.sleep(_WAIT)
+    progress(total, total, "", 0)
+
+
+def _ready(store: Store, units: Iterable[Unit]) -> list[Unit]:
+    return [unit for unit in units if all(store.has_unit(name) for name in unit.after)]
+
+
+def _save(store: Store, unit: Unit, report: Callable[[int], None]) -> None:
+    """Compute a unit and save it; an error becomes the error of all its cells."""
+    start = time.monotonic()
+    try:
+        outcomes = unit.compute(Saved(store), report)
+        if len(outcomes) != len(unit.plans):
+            raise RuntimeError(f"expected {len(unit.plans)} outcomes; got {len(outcomes)}")
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        outcomes = [Outcome({}, error=message) for _ in unit.plans]
+    seconds = (time.monotonic() - start) / len(unit.plans)
+    cells, writers = [], {}
+    for plan, outcome in zip(unit.plans, outcomes, strict=True):
+        error = outcome.error or (outcome.flow and fault(outcome.flow))
+        path = store.weights_path(plan.id)
+        has_weights = outcome.flow is not None and not error
+        if has_weights:
+            writers[path.name] = _writer(outcome.flow)
+        cells.append(
+            Cell(
+                id=plan.id,
+                inputs=plan.inputs,
+                seed=plan.seed,
+                status="failed" if error else "done",
+                values=outcome.values,
+                error=error or None,
+                seconds=seconds,
+                weights=path.name if has_weights else None,
+            )
+        )
+    store.save_unit(unit.name, cells, writers)
+
+
+def _writer(flow: Any) -> Callable[[Path], None]:
+    model = Model(flow, Standardizer.identity(flow.dim), None, {}, {})
+    return lambda path: save_model(path, model)
