@@ -17,7 +17,7 @@ from otflow.training.config import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-_EVALUATION_SEED = 20_011  # the same points for every cell: common random numbers
+EVALUATION_SEED = 20_011  # the same points for every cell: common random numbers
 _JACOBIAN_STEP = 1e-5
 
 
@@ -78,7 +78,7 @@ class AlphaStudy(AbstractStudy):
         """J of the optimal transport map itself: transport and KL by Monte Carlo (SPEC 5)."""
         exact = self.problem.reference(math.inf)
         assert exact is not None
-        x = exact.sample(_EVALUATION_SEED, 20_000)
+        x = exact.sample(EVALUATION_SEED, 20_000)
         y = exact.map(x)
         transport = 0.5 * ((y - x) ** 2).sum(axis=1)
         x, y, d = x[:2000], y[:2000], exact.dim
@@ -121,7 +121,7 @@ class _Rung:
             on_step=report,
         )
         for i, flow in zip(good, flows, strict=True):
-            values = measure(flow, study.problem, alpha, study.evaluation, _EVALUATION_SEED)
+            values = measure(flow, study.problem, alpha, study.evaluation, EVALUATION_SEED)
             outcomes[i] = Outcome(values | exact_values(study.problem, alpha), flow)
         return outcomes
 
@@ -165,7 +165,7 @@ def exact_values(problem: AbstractProblem, alpha: float) -> dict[str, float]:
     values = {f"exact_{name}": float(getattr(exact, name)) for name in names}
     limit = problem.reference(math.inf)
     assert limit is not None
-    x = exact.sample(_EVALUATION_SEED, 20_000)
+    x = exact.sample(EVALUATION_SEED, 20_000)
     moved = ((exact.map(x) - limit.map(x)) ** 2).sum(axis=1)
     return values | {"exact_ot_error": math.sqrt(moved.mean())}
 

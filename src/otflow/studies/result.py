@@ -97,6 +97,8 @@ class Group:
         The spread is inflated so that a normal interval from it has the width of Student's.
         """
         values = self.values(name)
+        if not np.isfinite(values).all():
+            return math.nan
         spread = 0.0
         if (r := len(values)) > 1:
             spread = values.std(ddof=1) / math.sqrt(r) * float(stdtrit(r - 1, 0.975)) / Z

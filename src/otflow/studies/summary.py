@@ -6,9 +6,15 @@ from typing import Any
 from otflow.studies.alpha_summary import summarise_alpha
 from otflow.studies.cell import Cell
 from otflow.studies.result import StudyResult
+from otflow.studies.samples_summary import summarise_samples
+from otflow.studies.steps_summary import summarise_steps
+from otflow.studies.width_summary import summarise_width
 
 _KINDS: dict[str, Callable[..., StudyResult]] = {
     "alpha": summarise_alpha,
+    "samples": summarise_samples,
+    "steps": summarise_steps,
+    "width": summarise_width,
 }
 
 

@@ -238,6 +238,7 @@ class _Natural:
             batch_size=config.natural_rows,
             damping=config.damping,
             monotone=config.monotone,
+            step=1.0 if config.monotone else 0.5,  # what goes too far is taken back
         )
 
     def start(self, alpha: Array, flat: Array) -> NaturalState:

@@ -1,0 +1,82 @@
+"""The step study's table and statements, from its saved cells alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from otflow.studies.cell import Cell
+from otflow.studies.rates import fit_rate, verdict_slope
+from otflow.studies.result import NOT_RESOLVED, Group, StudyResult, groups, make_series
+from otflow.studies.verdicts import Statement, verdict_at_least
+
+_COLUMNS = (
+    "scheme",
+    "n_steps",
+    "nll_error",
+    "objective",
+    "exact_objective",
+    "gap_percent",
+    "kl",
+    "map_error",
+    "invalid",
+)
+
+
+def summarise_steps(
+    settings: dict[str, Any], cells: Sequence[Cell], planned: int | None
+) -> StudyResult:
+    """Table, statements and series of a step study."""
+    rk4, conforming = groups(cells, "rk4"), groups(cells, "conforming")
+    rows: list[dict[str, Any]] = []
+    for n, group in rk4.items():
+        rows.append({"scheme": "rk4", "n_steps": n, "nll_error": group.mean("nll_error")})
+        rows[-1]["nll_error_error"] = group.error("nll_error")
+    rows += [_conforming_row(k, group) for k, group in conforming.items()]
+    statements, series = [], []
+    if len(rk4) > 1:
+        claim = "rk4: the error of the nll falls like n_steps^-4"
+        table = np.array([g.values("nll_error") for g in rk4.values()])
+        rate = fit_rate(list(rk4), table)
+        statements.append(Statement(claim, verdict_slope(rate, -4.0, 0.2), rate.text))
+        drawn = make_series("nll_error", rk4, "nll_error")
+        fitted = {"slope": rate.slope, "intercept": rate.intercept, "expected": -4.0}
+        series.append(dataclasses.replace(drawn, **fitted))
+    if conforming:
+        statements += _conforming(conforming)
+    return StudyResult(
+        settings=settings,
+        columns=_COLUMNS,
+        rows=rows,
+        statements=statements,
+        series=series,
+        x_name="n_steps",
+        cells=len(cells),
+        planned=planned,
+        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+    )
+
+
+def _conforming_row(k: float, group: Group) -> dict[str, Any]:
+    exact = group.cells[0].values["exact_objective"]
+    row = {"scheme": "conforming", "n_steps": k, "nll_error": 0.0, "exact_objective": exact}
+    for name in ("objective", "kl", "map_error"):
+        row[name], row[f"{name}_error"] = group.mean(name), group.error(name)
+    row["gap_percent"] = 100 * (row["objective"] / exact - 1)
+    row["invalid"] = float(group.values("invalid").sum())
+    return row
+
+
+def _conforming(grouped: dict[float, Group]) -> list[Statement]:
+    claim = "conforming: J >= J*_alpha at every number of steps"
+    gaps = [g.mean("objective") - g.mean("exact_objective") for g in grouped.values()]
+    errors = [g.error("objective") for g in grouped.values()]
+    i = int(np.argmin(np.array(gaps) / np.maximum(errors, 1e-300)))
+    text = f"least certain gap {gaps[i]:.2e} +- {1.96 * errors[i]:.1e} at K = {list(grouped)[i]:g}"
+    statements = [Statement(claim, verdict_at_least(gaps, errors), text)]
+    invalid = sum(g.values("invalid").sum() for g in grouped.values())
+    if invalid:
+        note = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
+        statements[0] = Statement(claim, NOT_RESOLVED, note)
+    return statements

@@ -1,0 +1,174 @@
+"""The width: how the loss that is reached falls to its floor as the network grows (SPEC 5)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from otflow.studies.alpha import check_increasing, check_seeds, exact_values
+from otflow.studies.members import Network, point_objective, train_members
+from otflow.studies.problems import ExactProblem
+from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
+from otflow.studies.summary import StudyResult
+from otflow.training.config import check_count, check_number
+from otflow.training.ensemble import EnsembleConfig
+
+WIDTHS = (4, 8, 16, 32, 64)
+_POPULATION_SEED = 40_009
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthStudy(AbstractStudy):
+    """For each width: flows near the optimum of the class, and minimisers of J_N from there.
+
+    Attributes:
+        problem: an exact problem.
+        widths: increasing.
+        seeds: of networks and sample sets; the sample sets are the same for every width.
+        alpha: the penalty.
+        n: N of the discrete loss.
+        depth, n_steps: of the class, see `Network`.
+        config: training on fresh points.
+        steps: natural-gradient steps on the N samples after it.
+        evaluation: fresh points on which J is measured, the same for all.
+    """
+
+    problem: ExactProblem
+    widths: tuple[int, ...] = WIDTHS
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    alpha: float = 10.0
+    n: int = 4000
+    depth: int = 0
+    n_steps: int = 1
+    config: EnsembleConfig = EnsembleConfig()
+    steps: int = 60
+    evaluation: int = 200_000
+
+    kind: ClassVar[str] = "width"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.problem, ExactProblem):
+            raise TypeError(
+                f"problem: expected an ExactProblem; got {type(self.problem).__name__}."
+            )
+        check_increasing("widths", self.widths)
+        for width in self.widths:
+            Network(width, self.depth, self.n_steps)
+        check_seeds(self.seeds)
+        check_number("alpha", self.alpha, positive=True)
+        for name in ("n", "steps", "evaluation"):
+            check_count(name, getattr(self, name))
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on."""
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "problem"
+        }
+        return {
+            **self.problem.settings(),
+            **fields,
+            "config": dataclasses.asdict(self.config),
+        }
+
+    def units(self) -> list[Unit]:
+        """For each width all seeds on fresh points, then all on their sample sets."""
+        found = []
+        for width in self.widths:
+            parts = []
+            for part in ("class", "discrete"):
+                plans = tuple(
+                    Plan(f"{part},width={width},seed={s}", {part: width, "seed": s}, s)
+                    for s in self.seeds
+                )
+                parts.append(plans)
+            name = f"class,width={width}"
+            found.append(Unit(name, parts[0], _Class(self, width)))
+            found.append(Unit(f"width={width}", parts[1], _Discrete(self, width), (name,)))
+        return found
+
+    def values(self, flows: list[Any]) -> list[dict[str, float]]:
+        """J of flows on common fresh points, with the exact answer."""
+        exact = self.problem.reference(self.alpha)
+        x = exact.sample(_POPULATION_SEED, self.evaluation)
+        known = self.alpha * exact.log_prob(x)
+        found = []
+        for flow in flows:
+            terms = point_objective(flow, x, self.alpha) + known
+            finite = np.isfinite(terms).all()
+            error = terms.std(ddof=1) / math.sqrt(len(terms)) if finite else math.nan
+            values = {
+                "objective": float(terms.mean()),
+                "objective_se": float(error),
+                "invalid": float((~np.isfinite(terms)).sum()),
+            }
+            found.append(values | exact_values(self.problem, self.alpha))
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+    """Flows of one width trained on fresh points."""
+
+    study: WidthStudy
+    width: int
+
+    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        study = self.study
+        network = Network(self.width, study.depth, study.n_steps)
+        starts = [network.start(study.problem, study.alpha, seed) for seed in study.seeds]
+        alphas = [study.alpha] * len(starts)
+        flows = train_members(
+            starts, study.problem, alphas, study.seeds, study.config, on_step=report
+        )
+        return [Outcome(v, f) for v, f in zip(study.values(flows), flows, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Discrete:
+    """Minimisers of J_N from the flows of the class."""
+
+    study: WidthStudy
+    width: int
+
+    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        study = self.study
+        exact = study.problem.reference(study.alpha)
+        starts = [saved.flow(f"class,width={self.width},seed={seed}") for seed in study.seeds]
+        data = np.stack([exact.sample(50_000_000 + seed, study.n) for seed in study.seeds])
+        config = EnsembleConfig(
+            first_order=0, natural=study.steps, natural_rows=study.n, damping=1e-4, monotone=True
+        )
+        flows = train_members(
+            starts,
+            study.problem,
+            [study.alpha] * len(starts),
+            study.seeds,
+            config,
+            data,
+            guard=exact.sample(_POPULATION_SEED + 1, 2000),
+            on_step=report,
+        )
+        outcomes = []
+        for flow, rows, values in zip(flows, data, study.values(flows), strict=True):
+            loss = point_objective(flow, rows, study.alpha) + study.alpha * exact.log_prob(rows)
+            outcomes.append(Outcome(values | {"loss": float(loss.mean())}, flow))
+        return outcomes
+
+
+def width_study(
+    problem: ExactProblem,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    budget_minutes: float | None = None,
+    progress: Any = None,
+    **options: Any,
+) -> StudyResult:
+    """Run a `WidthStudy`; options are its fields, the rest as in `run_study`."""
+    study = WidthStudy(problem, **options)
+    return run_study(
+        study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress
+    )

@@ -1,0 +1,109 @@
+"""The width study's table and statements, from its saved cells alone."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from otflow.studies.cell import Cell
+from otflow.studies.result import (
+    NOT_RESOLVED,
+    Z,
+    Group,
+    StudyResult,
+    groups,
+    make_series,
+)
+from otflow.studies.verdicts import Statement, verdict_at_least
+
+_COLUMNS = (
+    "width",
+    "class_best",
+    "class_mean",
+    "class_gap_percent",
+    "loss",
+    "population",
+    "exact_objective",
+    "invalid",
+)
+
+
+def summarise_width(
+    settings: dict[str, Any], cells: Sequence[Cell], planned: int | None
+) -> StudyResult:
+    """Table, statements and series of a width study."""
+    trained, discrete = groups(cells, "class"), groups(cells, "discrete")
+    rows = [_row(width, trained[width], discrete.get(width)) for width in trained]
+    statements = []
+    if len(trained) > 1 and len(discrete) > 1:
+        statements = [
+            _falls("a wider class reaches a smaller J", trained, "objective"),
+            _falls("J_N(theta_N) falls with the width", discrete, "loss"),
+            _above(trained),
+        ]
+    exact = [g.cells[0].values["exact_objective"] for g in trained.values()]
+    return StudyResult(
+        settings=settings,
+        columns=_COLUMNS,
+        rows=rows,
+        statements=statements,
+        series=[
+            make_series("class optimum", trained, "objective", exact),
+            make_series("J_N(theta_N)", discrete, "loss"),
+            make_series("J(theta_N)", discrete, "objective"),
+        ],
+        x_name="width",
+        cells=len(cells),
+        planned=planned,
+        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+    )
+
+
+def _row(width: float, trained: Group, discrete: Group | None) -> dict[str, float]:
+    floor = trained.cells[0].values["exact_objective"]
+    best = float(trained.values("objective").min())
+    row = {
+        "width": width,
+        "class_best": best,
+        "class_mean": trained.mean("objective"),
+        "class_mean_error": trained.error("objective"),
+        "class_gap_percent": 100 * (best / floor - 1),
+        "exact_objective": floor,
+        "invalid": float(trained.values("invalid").sum()),
+    }
+    if discrete is not None:
+        row["loss"], row["loss_error"] = discrete.mean("loss"), discrete.error("loss")
+        row["population"] = discrete.mean("objective")
+        row["population_error"] = discrete.error("objective")
+        row["invalid"] += float(discrete.values("invalid").sum())
+    return row
+
+
+def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
+    """Paired by seed: the seeds share their sample sets and evaluation points."""
+    parts, steps, errors = list(grouped.items()), [], []
+    for (_, a), (_, b) in zip(parts, parts[1:], strict=False):
+        difference = a.values(name) - b.values(name)
+        r = len(difference)
+        steps.append(float(difference.mean()))
+        inflated = float(stdtrit(r - 1, 0.975)) / Z if r > 1 else math.inf
+        errors.append(inflated * difference.std(ddof=1) / math.sqrt(r) if r > 1 else math.inf)
+    if not np.isfinite(steps).all():
+        return Statement(claim, NOT_RESOLVED, "J is infinite for some flow: not invertible")
+    i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
+    text = (
+        f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "
+        f"width {parts[i][0]:g} to {parts[i + 1][0]:g}"
+    )
+    return Statement(claim, verdict_at_least(steps, errors), text)
+
+
+def _above(trained: dict[float, Group]) -> Statement:
+    claim = "J >= J*_alpha at every width"
+    gaps = [g.mean("objective") - g.mean("exact_objective") for g in trained.values()]
+    errors = [g.error("objective") for g in trained.values()]
+    i = int(np.argmin(gaps))
+    text = f"smallest gap {gaps[i]:.2e} +- {1.96 * errors[i]:.1e} at width {list(trained)[i]:g}"
+    return Statement(claim, verdict_at_least(gaps, errors), text)
