@@ -18,6 +18,7 @@ _MODULES = (
     "reference",
     "report",
     "schemes",
+    "studies",
     "targets",
     "training",
 )

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.base import AbstractPotential, check_points
-from otflow.precision import dtype_of, precision
+from otflow.precision import cast, dtype_of, precision
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.rk4 import RK4
 from otflow.targets import AbstractTarget, StandardNormal
@@ -19,6 +21,13 @@ class SamplesWithLogProb(NamedTuple):
 
     samples: Float[Array, "n d"]
     log_prob: Float[Array, " n"]
+
+
+class LogProbWithError(NamedTuple):
+    """A log-density and how far rounding or time integration may have moved it, nats."""
+
+    log_prob: Float[Array, " n"]
+    error: Float[Array, " n"]
 
 
 def _in_own_precision(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +106,25 @@ class Flow(eqx.Module):
         """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll)."""
         pushed = self.push(x)
         return self.target.log_prob(pushed.points) + pushed.log_det
+
+    def log_prob_with_error(self, x: Float[Array, "n d"]) -> LogProbWithError:
+        """log_prob with an estimate of its numerical error, nats, shape (n,) each.
+
+        The error is |log_prob(n_steps) - log_prob(2 n_steps)| for a scheme with an integration
+        error. Without one it is rounding: the difference between float32 and float64, for a float64
+        flow scaled down by the ratio of their precisions. 0 where both are -inf.
+        """
+        own = self.log_prob(x)
+        refined = self.scheme.refined()
+        if refined is not None:
+            other, scale = Flow(self.potential, self.target, refined).log_prob(x), 1.0
+        else:
+            double = own.dtype == np.float64
+            other = cast(self, "float32" if double else "float64").log_prob(x)
+            scale = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps) if double else 1.0
+        with precision("float64"):
+            difference = scale * jnp.abs(own.astype(float) - other.astype(float))
+            return LogProbWithError(own, jnp.where(own == other, 0.0, difference).astype(own.dtype))
 
     @_in_own_precision
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:

@@ -1,0 +1,17 @@
+"""Certificates: how optimal a trained flow is, measured from outside (SPEC 6)."""
+
+from otflow.certificates.bracket import Bracket, bracket_pairs
+from otflow.certificates.certificate import BudgetItem, Certificate, Line
+from otflow.certificates.certify import certify, certify_model
+from otflow.certificates.fitting import DualConfig
+
+__all__ = [
+    "Bracket",
+    "BudgetItem",
+    "Certificate",
+    "DualConfig",
+    "Line",
+    "bracket_pairs",
+    "certify",
+    "certify_model",
+]

@@ -23,6 +23,8 @@ class Bracket:
         confidence: of the two together.
         half_displacement: mean of 1/2 |y - x|^2, the upper bound before sampling error.
         gap: mean of u(x) + u*(y) - <x, y>, its distance from the lower bound before sampling error.
+        excess: with probability `confidence`, 1/2 E|y - x|^2 is at most this much above 1/2 W2^2;
+            an upper bound of the mean gap alone, free of the sampling error of half_displacement.
         n, n_gap: pairs behind half_displacement and gap.
     """
 
@@ -31,6 +33,7 @@ class Bracket:
     confidence: float
     half_displacement: float
     gap: float
+    excess: float
     n: int
     n_gap: int
 
@@ -45,15 +48,15 @@ def bracket(
 ) -> Bracket:
     """The bracket from 1/2 |y - x|^2 and the Fenchel gaps of a fixed convex u.
 
-    U is an upper bound of the mean of 1/2 |y - x|^2, since pairs are a coupling. Any convex u gives
-    L = E[1/2 |x|^2 - u(x) + 1/2 |y|^2 - u*(y)] <= 1/2 W2^2 (Kantorovich), and on the pairs themselves
+    U bounds the mean of 1/2 |y - x|^2 from above, since pairs are a coupling. Any convex u gives
+    L = E[1/2 |x|^2 - u(x) + 1/2 |y|^2 - u*(y)] <= 1/2 W2^2 (Kantorovich), and on the pairs
     L = E[1/2 |y - x|^2] - E[u(x) + u*(y) - <x, y>]: a lower bound of the first mean less an upper
     bound of the second, whose terms are nonnegative and small where grad u ~ T. Both sides have
     error rate (1 - confidence) / 2; the lower one's is split between its two means.
 
     Args:
         half_squared: 1/2 |y - x|^2 of independent pairs, shape (n,).
-        gap: bounds from above of u(x) + u*(y) - <x, y> at pairs that u was not fitted to, shape (k,).
+        gap: bounds from above of u(x) + u*(y) - <x, y> at pairs u was not fitted to, shape (k,).
         confidence: in (0, 1).
 
     Source: SPEC 6; assumptions of the confidence bounds in `bounds.upper_bound`.
@@ -68,6 +71,7 @@ def bracket(
         confidence=confidence,
         half_displacement=float(np.mean(half_squared)),
         gap=float(np.mean(gap)),
+        excess=max(upper_bound(gap, max(confidence, 0.5 + 1e-9)), 0.0),
         n=len(half_squared),
         n_gap=len(gap),
     )

@@ -17,9 +17,10 @@ def check_confidence(confidence: Any) -> float:
         raise TypeError(
             f"confidence: expected a number in (0, 1); got {type(confidence).__name__}."
         )
-    if not 0 < confidence < 1:
+    value = float(confidence)
+    if not 0 < value < 1:
         raise ValueError(f"confidence: expected a number in (0, 1); got {confidence}.")
-    return float(confidence)
+    return value
 
 
 def check_rows(
@@ -33,7 +34,9 @@ def check_rows(
     try:
         rows = np.asarray(rows, np.float64)
     except (ValueError, TypeError) as error:
-        raise TypeError(f"{name}: expected an array of numbers; got {type(rows).__name__}.") from error
+        raise TypeError(
+            f"{name}: expected an array of numbers; got {type(rows).__name__}."
+        ) from error
     width = "d" if dim is None else dim
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
         raise ValueError(f"{name}: expected shape (n, {width}); got {rows.shape}.")

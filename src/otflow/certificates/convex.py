@@ -1,6 +1,6 @@
 """Input-convex potentials u: strongly convex everywhere by construction (SPEC 6)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -37,7 +37,7 @@ class ConvexPotential(eqx.Module):
     W: Float[Array, "m d"]
     c: Float[Array, " m"]
     raw_a: Float[Array, " m"]
-    raw_V: Float[Array, "k m"]
+    raw_mix: Float[Array, "k m"]
     D: Float[Array, "k d"]
     e: Float[Array, " k"]
     raw_q: Float[Array, " k"]
@@ -65,7 +65,7 @@ class ConvexPotential(eqx.Module):
         shifted = x - jax.lax.stop_gradient(self.centre)
         P = jax.lax.stop_gradient(self.whitener)
         z = shifted @ P.T
-        a, V, q = (jax.nn.softplus(raw) for raw in (self.raw_a, self.raw_V, self.raw_q))
+        a, V, q = (jax.nn.softplus(raw) for raw in (self.raw_a, self.raw_mix, self.raw_q))
         s, tanh = sigma_and_tanh(z @ self.W.T + self.c)
         inner = s @ V.T + z @ self.D.T + self.e
         slope = q * jax.nn.sigmoid(inner)
@@ -116,22 +116,22 @@ def start(
     kinks = ((x[rng.integers(len(x), size=width)] - mean) @ P.T * W).sum(axis=1)
     # on average over directions sum a w w' ~ width a / d: the ridges carry some of the curvature
     a = max(float(values.mean()) * d / (3 * width), 1e-6)
-    found = ConvexPotential(
-        centre=mean,
-        whitener=P,
-        raw_kappa=np.array(_inverse_softplus(kappa - KAPPA_FLOOR)),
-        B=B,
-        b=root @ y.mean(axis=0),
-        W=W,
-        c=-kinks,
-        raw_a=np.full(width, _inverse_softplus(a)),
-        raw_V=np.full((width, width), _inverse_softplus(0.3 / width))
+    found: dict[str, Any] = {
+        "centre": mean,
+        "whitener": P,
+        "raw_kappa": np.array(_inverse_softplus(kappa - KAPPA_FLOOR)),
+        "B": B,
+        "b": root @ y.mean(axis=0),
+        "W": W,
+        "c": -kinks,
+        "raw_a": np.full(width, _inverse_softplus(a)),
+        "raw_mix": np.full((width, width), _inverse_softplus(0.3 / width))
         + 0.3 * rng.standard_normal((width, width)),
-        D=rng.standard_normal((width, d)) / np.sqrt(d),
-        e=rng.uniform(-2, 2, width),
-        raw_q=np.full(width, _inverse_softplus(0.1 * a)),
-    )
-    return jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), found)
+        "D": rng.standard_normal((width, d)) / np.sqrt(d),
+        "e": rng.uniform(-2, 2, width),
+        "raw_q": np.full(width, _inverse_softplus(0.1 * a)),
+    }
+    return ConvexPotential(**{k: jnp.asarray(v, jnp.float32) for k, v in found.items()})
 
 
 def _inverse_softplus(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Fitting an input-convex potential to pairs: regression of its gradient, then ascent of the dual."""
+"""Fitting an input-convex potential to pairs: regress its gradient, then ascend the dual."""
 
 import dataclasses
 import time
@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from otflow.batching import map_rows
 from otflow.certificates.conjugate import fenchel_gap, maximisers
 from otflow.certificates.convex import ConvexPotential, start
-from otflow.batching import map_rows
 from otflow.precision import cast, precision
 from otflow.training.config import check_count, check_number
 
@@ -78,8 +78,12 @@ def fit_dual(
         u = start(x, y, config.width, rng, directions)
         pairs = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
         half = deadline - 0.5 * seconds
-        u = _regress(u, *pairs, config, _batches(rng, len(x), config, config.regression_steps), half)
-        return _ascend(u, *pairs, config, _batches(rng, len(x), config, config.ascent_steps), deadline)
+        u = _regress(
+            u, *pairs, config, _batches(rng, len(x), config, config.regression_steps), half
+        )
+        return _ascend(
+            u, *pairs, config, _batches(rng, len(x), config, config.ascent_steps), deadline
+        )
 
 
 def gaps(
@@ -96,7 +100,7 @@ def gaps(
     with precision("float64"):
         exact = cast(u, "float64")
         triples = np.column_stack([x, y, candidates]).astype(np.float64)
-        return map_rows(lambda rows: _gaps(exact, *jnp.split(jnp.asarray(rows), 3, 1)), triples)
+        return map_rows(lambda rows: _gaps(exact, jnp.asarray(rows)), triples)
 
 
 def convex_values(u: ConvexPotential, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
@@ -111,7 +115,9 @@ def _all_candidates(u, x, y, config: DualConfig) -> Float[np.ndarray, "n d"]:
     with precision("float32"):
         pairs = np.column_stack([x, y]).astype(np.float32)
         return map_rows(
-            lambda rows: _candidates(u, *jnp.split(jnp.asarray(rows), 2, 1), newton, cg), pairs, 1024
+            lambda rows: _candidates(u, jnp.asarray(rows), newton, cg),
+            pairs,
+            1024,
         )
 
 
@@ -120,7 +126,8 @@ def _cg_steps(dim: int, config: DualConfig) -> int:
 
 
 @eqx.filter_jit
-def _gaps(u: ConvexPotential, x: Array, y: Array, best: Array) -> Array:
+def _gaps(u: ConvexPotential, triples: Array) -> Array:
+    x, y, best = jnp.split(triples, 3, 1)
     return fenchel_gap(u, x, y, best)
 
 
@@ -130,7 +137,8 @@ def _values(u: ConvexPotential, x: Array) -> Array:
 
 
 @eqx.filter_jit
-def _candidates(u: ConvexPotential, x: Array, y: Array, newton: int, cg: int) -> Array:
+def _candidates(u: ConvexPotential, pairs: Array, newton: int, cg: int) -> Array:
+    x, y = jnp.split(pairs, 2, 1)
     return maximisers(u, y, x, newton, cg, 1e-5)
 
 

@@ -28,7 +28,7 @@ def _jacobians(flow: Flow, x: Array) -> Array:
     def one(point: Array) -> Array:
         return flow.scheme.push(flow.potential, point[None]).points[0]
 
-    return jax.vmap(jax.jacfwd(one))(x)
+    return jax.vmap(jax.jacrev(one))(x)
 
 
 class JacobianFacts(NamedTuple):

@@ -3,10 +3,12 @@
 import typer
 
 import otflow
+from otflow.cli.certify import certify
 from otflow.cli.demo import demo
 from otflow.cli.fit import fit
 from otflow.cli.sample import sample
 from otflow.cli.score import score
+from otflow.cli.study import study
 
 app = typer.Typer(
     name="otflow",
@@ -14,10 +16,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(certify)
 app.command()(demo)
 app.command()(fit)
 app.command()(sample)
 app.command()(score)
+app.add_typer(study, name="study")
 
 
 def _version(wanted: bool) -> None:

@@ -1,6 +1,7 @@
 """The penalty: how minimisers of J_alpha approach optimal transport as alpha grows (SPEC 5)."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,9 +147,7 @@ def alpha_study(
 ) -> StudyResult:
     """Run an `AlphaStudy`; options are its fields, the rest as in `run_study`."""
     study = AlphaStudy(problem, **options)
-    return run_study(
-        study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress
-    )
+    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)
 
 
 def cell_id(alpha: float, seed: int) -> str:
@@ -176,7 +175,7 @@ def check_increasing(name: str, values: Sequence[float]) -> None:
         raise ValueError(f"{name}: expected at least one number; got none.")
     for value in values:
         check_number(name, value, positive=True)
-    if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(values)):
         raise ValueError(f"{name}: expected increasing numbers; got {tuple(values)}.")
 
 

@@ -1,6 +1,7 @@
 """The alpha study's table and statements, from its saved cells alone."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -35,10 +36,7 @@ _COLUMNS = (
     "objective",
     "exact_objective",
     "exact_kl",
-    "alpha_kl",
-    "bound",
     "limit_estimate",
-    "half_w2_squared",
     "map_error",
     "ot_error",
     "invalid",
@@ -56,7 +54,8 @@ def summarise_alpha(
         for group in grouped.values():
             group.cells = [_extended(cell) for cell in group.cells]
     rows = [_row(alpha, group, exact) for alpha, group in grouped.items()]
-    statements, series = _comparisons(grouped, exact), []
+    statements = _comparisons(grouped, exact)
+    series: list[Series] = []
     if exact:
         found, series = _rates(grouped)
         statements += [*found, *_recovery(cells)]
@@ -135,12 +134,9 @@ def _monotone(claim: str, grouped: dict[float, Group], name: str, sign: int) -> 
     parts = list(grouped.items())
     if len(parts) < 2:
         return Statement(claim, NOT_RESOLVED, "one alpha only")
-    steps = [
-        sign * (b.mean(name) - a.mean(name)) for (_, a), (_, b) in zip(parts, parts[1:], strict=False)
-    ]
-    errors = [
-        math.hypot(a.error(name), b.error(name)) for (_, a), (_, b) in zip(parts, parts[1:], strict=False)
-    ]
+    pairs = [(a, b) for (_, a), (_, b) in itertools.pairwise(parts)]
+    steps = [sign * (b.mean(name) - a.mean(name)) for a, b in pairs]
+    errors = [math.hypot(a.error(name), b.error(name)) for a, b in pairs]
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     evidence = (
         f"least certain step {sign * steps[i]:+.2e} +- {1.96 * errors[i]:.1e}, "
@@ -161,7 +157,7 @@ def _concave(grouped: dict[float, Group], penalty: str) -> Statement:
     if len(parts) < 2:
         return Statement(claim, NOT_RESOLVED, "one alpha only")
     slack, errors, where = [], [], []
-    for (a, low), (b, high) in zip(parts, parts[1:], strict=False):
+    for (a, low), (b, high) in itertools.pairwise(parts):
         rise = high.mean("transport") - low.mean("transport")
         fall = low.mean(penalty) - high.mean(penalty)
         noise = math.hypot(low.error("transport"), high.error("transport"))

@@ -145,7 +145,7 @@ def make_problem(name: str, dim: int = 2) -> ExactProblem:
         return ExactProblem(
             name,
             lambda alpha: gaussian(mean, cov, alpha),
-            lambda: GaussianMixture([1.0], mean[None], cov[None]),
+            lambda: GaussianMixture(np.ones(1), mean[None], cov[None]),
             mean,
             cov,
         )
@@ -162,11 +162,11 @@ def make_problem(name: str, dim: int = 2) -> ExactProblem:
     else:
         rotation = product_mixture(dim, 1.0).rotation
         reference = functools.partial(product_mixture, dim)
-    rows = [np.tile(v, (dim, 1)) for v in (weights, means, stds)]
+    rows = np.stack([np.tile(v, (dim, 1)) for v in (weights, means, stds)])
     return ExactProblem(
         name,
         reference,
-        lambda: RotatedProduct(*rows, rotation),
+        lambda: RotatedProduct(rows[0], rows[1], rows[2], rotation),
         rotation @ np.full(dim, mean),
         variance * np.eye(dim),
     )

@@ -203,9 +203,9 @@ def _save(store: Store, unit: Unit, report: Callable[[int], None]) -> None:
     seconds = (time.monotonic() - start) / len(unit.plans)
     cells, writers = [], {}
     for plan, outcome in zip(unit.plans, outcomes, strict=True):
-        error = outcome.error or (outcome.flow and fault(outcome.flow))
+        wrong = outcome.error or (outcome.flow and fault(outcome.flow)) or None
         path = store.weights_path(plan.id)
-        has_weights = outcome.flow is not None and not error
+        has_weights = outcome.flow is not None and wrong is None
         if has_weights:
             writers[path.name] = _writer(outcome.flow)
         cells.append(
@@ -213,9 +213,9 @@ def _save(store: Store, unit: Unit, report: Callable[[int], None]) -> None:
                 id=plan.id,
                 inputs=plan.inputs,
                 seed=plan.seed,
-                status="failed" if error else "done",
+                status="failed" if wrong else "done",
                 values=outcome.values,
-                error=error or None,
+                error=wrong,
                 seconds=seconds,
                 weights=path.name if has_weights else None,
             )

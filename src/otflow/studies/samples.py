@@ -50,8 +50,8 @@ class SampleStudy(AbstractStudy):
     replicates: tuple[int, ...] = tuple(range(16))
     alpha: float = 10.0
     network: Network = Network(width=8)
-    starts: int = 4
-    optimum: EnsembleConfig = EnsembleConfig(natural=300, natural_rows=8192)
+    starts: int = 8
+    optimum: EnsembleConfig = EnsembleConfig(natural=200, natural_rows=4096, learning_rate=0.03)
     optimum_rows: int = 2**16
     refine: int = 150
     steps: int = 80
@@ -241,6 +241,4 @@ def sample_study(
 ) -> StudyResult:
     """Run a `SampleStudy`; options are its fields, the rest as in `run_study`."""
     study = SampleStudy(problem, **options)
-    return run_study(
-        study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress
-    )
+    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)

@@ -105,9 +105,7 @@ def _statements(
         verdict = verdict_slope(rate, slope, tolerance)
         statements.append(Statement(claim, verdict, rate.text + more))
         series.append(
-            dataclasses.replace(
-                drawn, slope=rate.slope, intercept=rate.intercept, expected=slope
-            )
+            dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept, expected=slope)
         )
     statements.append(_ordering(grouped, valid, note))
     statements.append(_largest(valid, alpha, p_eff))

@@ -161,6 +161,4 @@ def step_study(
 ) -> StudyResult:
     """Run a `StepStudy`; options are its fields, the rest as in `run_study`."""
     study = StepStudy(problem, **options)
-    return run_study(
-        study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress
-    )
+    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)

@@ -41,8 +41,9 @@ def summarise_steps(
         rate = fit_rate(list(rk4), table)
         statements.append(Statement(claim, verdict_slope(rate, -4.0, 0.2), rate.text))
         drawn = make_series("nll_error", rk4, "nll_error")
-        fitted = {"slope": rate.slope, "intercept": rate.intercept, "expected": -4.0}
-        series.append(dataclasses.replace(drawn, **fitted))
+        series.append(
+            dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept, expected=-4.0)
+        )
     if conforming:
         statements += _conforming(conforming)
     return StudyResult(
@@ -60,7 +61,12 @@ def summarise_steps(
 
 def _conforming_row(k: float, group: Group) -> dict[str, Any]:
     exact = group.cells[0].values["exact_objective"]
-    row = {"scheme": "conforming", "n_steps": k, "nll_error": 0.0, "exact_objective": exact}
+    row: dict[str, Any] = {
+        "scheme": "conforming",
+        "n_steps": k,
+        "nll_error": 0.0,
+        "exact_objective": exact,
+    }
     for name in ("objective", "kl", "map_error"):
         row[name], row[f"{name}_error"] = group.mean(name), group.error(name)
     row["gap_percent"] = 100 * (row["objective"] / exact - 1)

@@ -22,12 +22,13 @@ _POPULATION_SEED = 40_009
 
 @dataclasses.dataclass(frozen=True)
 class WidthStudy(AbstractStudy):
-    """For each width: flows near the optimum of the class, and minimisers of J_N from there.
+    """For each width: the class optimum, sought from several starts, and minimisers of J_N from it.
 
     Attributes:
         problem: an exact problem.
         widths: increasing.
-        seeds: of networks and sample sets; the sample sets are the same for every width.
+        starts: random networks of each width; narrow classes have bad local minima.
+        seeds: of the sample sets, the same for every width.
         alpha: the penalty.
         n: N of the discrete loss.
         depth, n_steps: of the class, see `Network`.
@@ -38,12 +39,13 @@ class WidthStudy(AbstractStudy):
 
     problem: ExactProblem
     widths: tuple[int, ...] = WIDTHS
+    starts: int = 8
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     alpha: float = 10.0
     n: int = 4000
     depth: int = 0
     n_steps: int = 1
-    config: EnsembleConfig = EnsembleConfig()
+    config: EnsembleConfig = EnsembleConfig(learning_rate=0.03)
     steps: int = 60
     evaluation: int = 200_000
 
@@ -59,7 +61,7 @@ class WidthStudy(AbstractStudy):
             Network(width, self.depth, self.n_steps)
         check_seeds(self.seeds)
         check_number("alpha", self.alpha, positive=True)
-        for name in ("n", "steps", "evaluation"):
+        for name in ("starts", "n", "steps", "evaluation"):
             check_count(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
@@ -74,20 +76,25 @@ class WidthStudy(AbstractStudy):
         }
 
     def units(self) -> list[Unit]:
-        """For each width all seeds on fresh points, then all on their sample sets."""
+        """For each width all starts on fresh points, then all sample sets from the best."""
         found = []
         for width in self.widths:
-            parts = []
-            for part in ("class", "discrete"):
-                plans = tuple(
-                    Plan(f"{part},width={width},seed={s}", {part: width, "seed": s}, s)
-                    for s in self.seeds
-                )
-                parts.append(plans)
+            first = tuple(
+                Plan(self.start_id(width, s), {"class": width, "start": s}, s)
+                for s in range(self.starts)
+            )
+            second = tuple(
+                Plan(f"discrete,width={width},seed={s}", {"discrete": width, "seed": s}, s)
+                for s in self.seeds
+            )
             name = f"class,width={width}"
-            found.append(Unit(name, parts[0], _Class(self, width)))
-            found.append(Unit(f"width={width}", parts[1], _Discrete(self, width), (name,)))
+            found.append(Unit(name, first, _Class(self, width)))
+            found.append(Unit(f"width={width}", second, _Discrete(self, width), (name,)))
         return found
+
+    def start_id(self, width: int, start: int) -> str:
+        """The cell of one start."""
+        return f"class,width={width},start={start}"
 
     def values(self, flows: list[Any]) -> list[dict[str, float]]:
         """J of flows on common fresh points, with the exact answer."""
@@ -118,11 +125,10 @@ class _Class:
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study = self.study
         network = Network(self.width, study.depth, study.n_steps)
-        starts = [network.start(study.problem, study.alpha, seed) for seed in study.seeds]
+        seeds = range(study.starts)
+        starts = [network.start(study.problem, study.alpha, seed) for seed in seeds]
         alphas = [study.alpha] * len(starts)
-        flows = train_members(
-            starts, study.problem, alphas, study.seeds, study.config, on_step=report
-        )
+        flows = train_members(starts, study.problem, alphas, seeds, study.config, on_step=report)
         return [Outcome(v, f) for v, f in zip(study.values(flows), flows, strict=True)]
 
 
@@ -136,7 +142,11 @@ class _Discrete:
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study = self.study
         exact = study.problem.reference(study.alpha)
-        starts = [saved.flow(f"class,width={self.width},seed={seed}") for seed in study.seeds]
+        best = min(
+            (study.start_id(self.width, s) for s in range(study.starts)),
+            key=lambda cell_id: saved.values(cell_id)["objective"],
+        )
+        starts = [saved.flow(best)] * len(study.seeds)
         data = np.stack([exact.sample(50_000_000 + seed, study.n) for seed in study.seeds])
         config = EnsembleConfig(
             first_order=0, natural=study.steps, natural_rows=study.n, damping=1e-4, monotone=True
@@ -169,6 +179,4 @@ def width_study(
 ) -> StudyResult:
     """Run a `WidthStudy`; options are its fields, the rest as in `run_study`."""
     study = WidthStudy(problem, **options)
-    return run_study(
-        study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress
-    )
+    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)

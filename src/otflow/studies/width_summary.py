@@ -1,5 +1,6 @@
 """The width study's table and statements, from its saved cells alone."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,9 @@ from scipy.special import stdtrit
 from otflow.studies.cell import Cell
 from otflow.studies.result import (
     NOT_RESOLVED,
-    Z,
     Group,
     StudyResult,
+    Z,
     groups,
     make_series,
 )
@@ -36,12 +37,13 @@ def summarise_width(
     """Table, statements and series of a width study."""
     trained, discrete = groups(cells, "class"), groups(cells, "discrete")
     rows = [_row(width, trained[width], discrete.get(width)) for width in trained]
+    best = {width: Group([_best(group)]) for width, group in trained.items()}
     statements = []
     if len(trained) > 1 and len(discrete) > 1:
         statements = [
-            _falls("a wider class reaches a smaller J", trained, "objective"),
+            _lower("a wider class reaches a smaller J (best of its starts)", best),
             _falls("J_N(theta_N) falls with the width", discrete, "loss"),
-            _above(trained),
+            _above(best),
         ]
     exact = [g.cells[0].values["exact_objective"] for g in trained.values()]
     return StudyResult(
@@ -50,7 +52,7 @@ def summarise_width(
         rows=rows,
         statements=statements,
         series=[
-            make_series("class optimum", trained, "objective", exact),
+            make_series("class optimum", best, "objective", exact),
             make_series("J_N(theta_N)", discrete, "loss"),
             make_series("J(theta_N)", discrete, "objective"),
         ],
@@ -59,6 +61,11 @@ def summarise_width(
         planned=planned,
         failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
     )
+
+
+def _best(group: Group) -> Cell:
+    """The start that came lowest; J is infinite for a flow that is not invertible."""
+    return min(group.cells, key=lambda cell: cell.values["objective"])
 
 
 def _row(width: float, trained: Group, discrete: Group | None) -> dict[str, float]:
@@ -84,7 +91,7 @@ def _row(width: float, trained: Group, discrete: Group | None) -> dict[str, floa
 def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
     """Paired by seed: the seeds share their sample sets and evaluation points."""
     parts, steps, errors = list(grouped.items()), [], []
-    for (_, a), (_, b) in zip(parts, parts[1:], strict=False):
+    for (_, a), (_, b) in itertools.pairwise(parts):
         difference = a.values(name) - b.values(name)
         r = len(difference)
         steps.append(float(difference.mean()))
@@ -92,6 +99,21 @@ def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
         errors.append(inflated * difference.std(ddof=1) / math.sqrt(r) if r > 1 else math.inf)
     if not np.isfinite(steps).all():
         return Statement(claim, NOT_RESOLVED, "J is infinite for some flow: not invertible")
+    i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
+    text = (
+        f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "
+        f"width {parts[i][0]:g} to {parts[i + 1][0]:g}"
+    )
+    return Statement(claim, verdict_at_least(steps, errors), text)
+
+
+def _lower(claim: str, best: dict[float, Group]) -> Statement:
+    """Common evaluation points, but their errors are added: the interval errs on the wide side."""
+    parts = list(best.items())
+    steps, errors = [], []
+    for (_, a), (_, b) in itertools.pairwise(parts):
+        steps.append(a.mean("objective") - b.mean("objective"))
+        errors.append(math.hypot(a.error("objective"), b.error("objective")))
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     text = (
         f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "

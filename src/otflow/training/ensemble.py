@@ -135,18 +135,18 @@ def train_ensemble(
     params, static = split_trainable(start)
     unravel = ravel_pytree(jax.tree.map(lambda a: a[0], params))[1]
     flat = jax.vmap(lambda p: ravel_pytree(p)[0])(params)
-    alpha = jnp.asarray(alpha, flat.dtype)
+    penalty = jnp.asarray(alpha, flat.dtype)
     problem = _Problem(scheme, target, log_density, guard, unravel, source.draw, config)
     report = on_step or (lambda done: None)
-    args = (static, *source.members, alpha)
+    args = (static, *source.members, penalty)
     done = 0
     for phase in (_FirstOrder(problem), _Natural(problem)):
-        state = _spread(phase.start, len(alpha))(alpha, flat)
+        state = _spread(phase.start, len(penalty))(penalty, flat)
         step, blocks = 0, {}
         while step < phase.n_steps:
             size = min(_BLOCK, phase.n_steps - step)
             if size not in blocks:
-                blocks[size] = _spread(phase.block(size), len(alpha))
+                blocks[size] = _spread(phase.block(size), len(penalty))
             state = jax.block_until_ready(blocks[size](*args, state))
             step += size
             report(done + step)
@@ -211,7 +211,7 @@ class _FirstOrder:
         def run(static: Any, key: Array, data: Any, alpha: Array, state: Any) -> Any:
             optimiser = self.optimiser(alpha)
 
-            def step(state: Any, _: None) -> tuple[Any, None]:
+            def step(state: Any, _: Any) -> tuple[Any, None]:
                 flat, inner, k = state
                 x = problem.draw(key, data, k, problem.config.first_order_rows)
                 params = problem.unravel(flat)
@@ -219,8 +219,8 @@ class _FirstOrder:
                     scheme, problem.target, alpha, 0.0, params, static, x
                 )
                 slope = ravel_pytree(gradient)[0]
-                (flat, inner), _ = guarded_update(optimiser, (flat, inner), means, slope)
-                return (flat, inner, k + 1), None
+                new, _ = guarded_update(optimiser, (flat, inner), means, slope)
+                return (*new, k + 1), None
 
             return jax.lax.scan(step, state, length=size)[0]
 

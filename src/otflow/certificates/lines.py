@@ -1,0 +1,236 @@
+"""The lines of a certificate, each made from what was measured."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from otflow.certificates.bounds import ASSUMPTION, lower_bound, share_interval, upper_bound
+from otflow.certificates.bracket import Bracket
+from otflow.certificates.certificate import ESTIMATED, Line, proved
+from otflow.certificates.geometry import (
+    JacobianFacts,
+    bending,
+    monotonicity_violations,
+)
+from otflow.certificates.penalty import PenaltyGap
+from otflow.certificates.sampling import Pushed
+from otflow.certificates.two_sample import TwoSample
+
+SQUARED = "squared data units"
+
+
+def transport_lines(found: Bracket) -> list[Line]:
+    """The bracket, and its width."""
+    label = proved(found.confidence)
+    n = f"{found.n} rows, u on {found.n_gap} it was not fitted to"
+    return [
+        Line(
+            "1/2 W2^2(rho0, T#rho0)",
+            found.half_displacement,
+            (found.lower, found.upper),
+            label,
+            SQUARED,
+            "value: 1/2 E|T(x)-x|^2, the cost of the flow's coupling; interval: from Kantorovich's "
+            f"dual with an input-convex u to that cost, one-sided bounds, {n}; assumes "
+            f"{ASSUMPTION}",
+        ),
+        Line(
+            "relative width (U-L)/U",
+            found.relative_width,
+            (0.0, found.relative_width),
+            label,
+            "1",
+            f"of the bracket; {found.gap / max(found.half_displacement, 1e-300):.2%} are the dual "
+            "gap, the rest is sampling",
+        ),
+        Line(
+            "excess transport",
+            found.gap,
+            (0.0, found.excess),
+            label,
+            SQUARED,
+            "1/2 E|T(x)-x|^2 - 1/2 W2^2(rho0, T#rho0): E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
+            f"at most {found.excess / max(found.half_displacement, 1e-300):.2%} of the cost",
+        ),
+    ]
+
+
+def mean_line(
+    name: str, values: Float[np.ndarray, " n"], label: str, unit: str, text: str, level: float
+) -> Line:
+    """A mean with its two-sided interval at the confidence `level`."""
+    tail = (1 - level) / 2
+    interval = lower_bound(values, 1 - tail), upper_bound(values, 1 - tail)
+    return Line(name, float(np.mean(values)), interval, label, unit, text)
+
+
+def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
+    """Straightness and hjb; `exact` where the transport has no integration error."""
+    bend = bending(pushed.transport, pushed.half_squared)
+    share = bend.mean() / max(2 * pushed.half_squared.mean(), 1e-300)
+    return [
+        mean_line(
+            "straightness",
+            bend,
+            proved(confidence) if exact else ESTIMATED,
+            SQUARED,
+            "E int |v - (T(x)-x)|^2 dt = E[2 transport - |T(x)-x|^2]: zero for straight lines at "
+            f"constant speed; {share:.2%} of E|T(x)-x|^2",
+            confidence,
+        ),
+        mean_line(
+            "hjb",
+            pushed.hjb,
+            ESTIMATED,
+            SQUARED,
+            "E int |d_t Phi - 1/2 |grad Phi|^2| dt: zero at the optimum, at the scheme's own nodes",
+            confidence,
+        ),
+    ]
+
+
+def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) -> list[Line]:
+    """Is T the gradient of a convex function?"""
+    pairs = len(pushed.x) // 2
+    count = monotonicity_violations(pushed.x, pushed.y)
+    low, high = share_interval(count, pairs, confidence)
+    k = len(facts.smallest)
+    return [
+        Line(
+            "monotonicity violations",
+            count / pairs,
+            (low, high),
+            proved(confidence),
+            "share of pairs",
+            f"<T(x)-T(x'), x-x'> < 0 in {count} of {pairs} disjoint random pairs; an optimal map "
+            "has none; Clopper-Pearson interval",
+        ),
+        Line(
+            "smallest eigenvalue of grad T",
+            float(facts.smallest.min()),
+            None,
+            ESTIMATED,
+            "1",
+            f"of the symmetric part, automatic differentiation at {k} rows; median "
+            f"{np.median(facts.smallest):.3g}; positive where T is strictly monotone",
+        ),
+        Line(
+            "asymmetry of grad T",
+            float(np.sqrt(np.mean(facts.asymmetry**2))),
+            None,
+            ESTIMATED,
+            "1",
+            f"root mean square of |J-J'|/|J+J'| at {k} rows: zero for a gradient, as an optimal "
+            "map is",
+        ),
+    ]
+
+
+def log_det_line(difference: Float[np.ndarray, " n"], nll_error: float) -> Line:
+    """The flow's log-determinant against that of the Jacobian."""
+    worst = float(np.max(difference)) if len(difference) else math.nan
+    return Line(
+        "log-determinant error",
+        float(np.mean(difference)) if len(difference) else math.nan,
+        None,
+        ESTIMATED,
+        "nats",
+        f"mean |reported - slogdet of the automatic Jacobian| at {len(difference)} rows, largest "
+        f"{worst:.2g}; integration error by step doubling: {nll_error:.2g}",
+    )
+
+
+def invalid_line(invalid: int, checked: int, confidence: float) -> Line:
+    """Rows without an invertible step."""
+    return Line(
+        "rows not invertible",
+        invalid / checked,
+        share_interval(invalid, checked, confidence),
+        proved(confidence),
+        "share of rows",
+        f"{invalid} of {checked} rows; they stay in the bracket and in the two-sample tests (T is "
+        "a map there too), and no likelihood figure holds at them",
+    )
+
+
+def talagrand_lines(
+    kl: Float[np.ndarray, " n"] | None, invalid: int, controlled: bool, confidence: float
+) -> list[Line]:
+    """KL(T#rho0, N(0, I)) and W2 <= sqrt(2 KL); `kl` holds log-ratios, None where unknown."""
+    if kl is None or invalid:
+        why = (
+            "needs the entropy or the density of rho0"
+            if kl is None
+            else f"{invalid} rows are not invertible: the KL is not finite there"
+        )
+        return [Line("W2(T#rho0, target)", math.nan, None, ESTIMATED, "data units", why)]
+    how = "E[r - 1 + exp(-r)]" if controlled else "E[r]"
+    line = mean_line(
+        "KL(T#rho0, target)",
+        kl,
+        proved(confidence),
+        "nats",
+        f"{how}, r = log rho0 + nll; relies on the flow's log-determinant, checked below",
+        confidence,
+    )
+    high = max(line.interval[1] or 0.0, 0.0) if line.interval else math.nan
+    bound = Line(
+        "W2(T#rho0, target)",
+        math.sqrt(2 * max(line.value, 0.0)),
+        (0.0, math.sqrt(2 * high)),
+        proved(confidence),
+        "data units",
+        "Talagrand's inequality for N(0, I): W2 <= sqrt(2 KL)",
+    )
+    return [line, bound]
+
+
+def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:
+    """Two-sample tests, the p-value in `value`."""
+    return [
+        Line(
+            name,
+            found.p_value,
+            None,
+            ESTIMATED,
+            "p-value",
+            f"permutation test on {rows} rows a side (exact level for rows the flow was not "
+            f"trained on); statistic {found.statistic:.3g}, {found.expected:.3g} under equal laws",
+        )
+        for name, found in tests.items()
+    ]
+
+
+def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: float) -> list[Line]:
+    """J_alpha, the dual bound of J*_alpha, and the gap; nothing where they are not known."""
+    if found is None:
+        return []
+    label = proved(confidence)
+    low, high = found.objective_interval
+    return [
+        Line(
+            "J_alpha of the flow",
+            found.objective,
+            (low, high),
+            label,
+            SQUARED,
+            f"transport + alpha KL at alpha = {alpha:g}; relies on the flow's log-determinant",
+        ),
+        Line(
+            "J*_alpha, lower bound",
+            found.lower,
+            (found.lower, None),
+            label,
+            SQUARED,
+            "dual value at psi(y) = 1/2|y|^2 - w(y), w input-convex; does not rely on the flow",
+        ),
+        Line(
+            "duality gap of J_alpha",
+            found.gap,
+            (0.0, max(found.gap, 0.0)),
+            label,
+            SQUARED,
+            "J_alpha - J*_alpha is at most this, from paired differences",
+        ),
+    ]

@@ -1,0 +1,170 @@
+"""What `certify` measures, step by step."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from otflow.certificates import lines as write
+from otflow.certificates.bracket import Bracket, bracket
+from otflow.certificates.budget import draws, error_budget, integration_error, inverse_error
+from otflow.certificates.certificate import BudgetItem, Line
+from otflow.certificates.convex import ConvexPotential
+from otflow.certificates.fitting import convex_values, fit_dual, gaps
+from otflow.certificates.geometry import JacobianFacts, jacobian_facts, jacobians
+from otflow.certificates.penalty import PenaltyGap, penalty_gap
+from otflow.certificates.sampling import Pushed, Sample, push_rows, sample_density, sample_rows
+from otflow.certificates.task import Task
+from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
+from otflow.flow import Flow
+from otflow.precision import cast, precision
+from otflow.targets import StandardNormal
+
+_INNER_ROWS = 2**14  # rows at which the conjugate is solved
+_TEST_ROWS = 800  # a side of a two-sample test
+
+
+class Local(NamedTuple):
+    """Jacobians at some rows, what they say, and |reported log-det - theirs| at the valid ones."""
+
+    jacobians: Float[np.ndarray, "k d d"]
+    facts: JacobianFacts
+    log_det_difference: Float[np.ndarray, " k"]
+
+
+class Dual(NamedTuple):
+    """The bracket, the potential behind it, and the Fenchel gaps at the inner rows."""
+
+    bracket: Bracket
+    u: ConvexPotential
+    gaps: Float[np.ndarray, " k"]
+
+
+def draw_sample(task: Task) -> Sample:
+    """Rows for fitting and for evaluation; of the fitting ones, those with a finite image."""
+    if task.density is not None:
+        sample = sample_density(task.flow, task.density, task.draws, task.seed)
+    elif task.X is not None:
+        sample = sample_rows(task.flow, task.X, task.seed)
+    finite = np.isfinite(sample.fit.y).all(axis=1)
+    if finite.sum() < 2:
+        raise ValueError("flow: expected finite T(x); got NaN or infinity at (nearly) all rows.")
+    return Sample(Pushed(*(column[finite] for column in sample.fit)), sample.rest, sample.all)
+
+
+def inner_rows(sample: Sample) -> Pushed:
+    """The evaluation rows with an inner problem."""
+    return sample.rest.head(min(len(sample.rest.x), _INNER_ROWS))
+
+
+def local_facts(flow: Flow, pushed: Pushed) -> Local:
+    """The map's Jacobian at up to 512 rows (64 beyond d = 16), finite ones only."""
+    near = pushed.head(512 if flow.dim <= 16 else 64)
+    J = jacobians(flow, near.x)
+    finite = np.isfinite(J).all(axis=(1, 2))
+    J, log_det = J[finite], near.log_det[finite]
+    facts = jacobian_facts(J)
+    valid = near.valid[finite]
+    return Local(J, facts, np.abs(log_det - facts.log_det)[valid])
+
+
+def transport_bracket(
+    task: Task, sample: Sample, near: Pushed, directions: Float[np.ndarray, "k d"]
+) -> Dual:
+    """Fit u on the fitting rows, evaluate on the others."""
+    fit = sample.fit
+    u = fit_dual(fit.x, fit.y, task.config, task.fit_seconds, task.seed, directions)
+    found = gaps(u, near.x, near.y, task.config)
+    return Dual(bracket(sample.all.half_squared, found, task.confidence), u, found)
+
+
+def log_ratios(task: Task, pushed: Pushed) -> Float[np.ndarray, " n"] | None:
+    """log rho0(x) + nll(x), nats, whose mean is the KL; None where it is not known."""
+    if task.density is not None:
+        with precision("float64"):
+            return (
+                np.asarray(cast(task.density, "float64").log_prob(jnp.asarray(pushed.x)))
+                + pushed.nll
+            )
+    return None if task.entropy is None else pushed.nll - task.entropy
+
+
+def penalty(task: Task, sample: Sample, ratio: np.ndarray | None) -> PenaltyGap | None:
+    """The duality gap of J_alpha where entropy and alpha are known and every row is valid."""
+    if task.alpha is None or ratio is None or not np.isfinite(ratio).all():
+        return None
+    return penalty_gap(
+        sample,
+        ratio,
+        task.flow.target,
+        task.alpha,
+        task.config,
+        task.fit_seconds,
+        task.seed,
+        task.confidence,
+    )
+
+
+def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int) -> list[Line]:
+    """Distance of T#rho0 to the target: Talagrand's bound and two-sample tests."""
+    lines = []
+    if isinstance(task.flow.target, StandardNormal):
+        controlled = False
+        before = log_ratios(task, sample.fit)
+        if task.density is not None and before is not None and ratio is not None and not invalid:
+            # chosen on the fitting rows, so that the choice does not bias the interval
+            with np.errstate(over="ignore"):
+                controlled = bool((before - 1 + np.exp(-before)).std() < before.std())
+                ratio = ratio - 1 + np.exp(-ratio) if controlled else ratio
+        lines += write.talagrand_lines(ratio, invalid, controlled, task.confidence)
+    return lines + _test_lines(task, sample)
+
+
+def _test_lines(task: Task, sample: Sample) -> list[Line]:
+    held = sample.rest if task.X_holdout is None else push_rows(task.flow, task.X_holdout)
+    finite = np.isfinite(held.y).all(axis=1)
+    k = min(int(finite.sum()), _TEST_ROWS)
+    if k < 2:
+        return []
+    x, y = held.x[finite][:k], held.y[finite][:k]
+    target = draws(task.flow, k, task.seed, model=False)
+    model = draws(task.flow, k, task.seed + 1, model=True)
+    model = model[np.isfinite(model).all(axis=1)]
+    pairs = {"T(rows) against target": (y, target), "samples against rows": (model, x)}
+    tests: dict[str, TwoSample] = {}
+    for name, (a, b) in pairs.items():
+        tests[f"{name}, MMD"] = mmd(a, b, seed=task.seed)
+        tests[f"{name}, sliced W2"] = sliced_w2(a, b, seed=task.seed)
+    return write.test_lines(tests, k)
+
+
+def budget(
+    task: Task, near: Pushed, dual: Dual, ratio: np.ndarray | None, gap: PenaltyGap | None
+) -> tuple[BudgetItem, ...]:
+    """The error budget of J_alpha; empty without alpha.
+
+    c = 1/2 Var psi with psi(y) = 1/2 |y|^2 - u*(y), the dual potential on the target side, over the
+    flow's own end points.
+    """
+    if task.alpha is None:
+        return ()
+    x, y = near.x, near.y
+    conjugate = dual.gaps - convex_values(dual.u, x) + np.sum(x * y, axis=1)
+    psi = 0.5 * np.sum(y**2, axis=1) - conjugate
+    values = near.transport + task.alpha * near.nll if ratio is None else None
+    if values is None and ratio is not None:
+        values = near.transport + task.alpha * ratio[: len(x)]
+    small = near.head(1024)
+    spread = float(np.std(values)) if values is not None and np.isfinite(values).all() else math.nan
+    return error_budget(
+        alpha=task.alpha,
+        integration=integration_error(task.flow, small, task.alpha),
+        inverse=inverse_error(task.flow, small)[1],
+        monte_carlo=1.96 * spread / math.sqrt(dual.bracket.n),
+        rate_constant=0.5 * float(np.var(psi)),
+        parameters=task.effective_parameters,
+        n_train=task.training_rows,
+        gap=None if gap is None else gap.gap,
+    )

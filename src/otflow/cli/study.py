@@ -1,0 +1,220 @@
+"""`otflow study`: the limits of the theory, measured."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from otflow.cli.errors import clean_errors, fail
+
+_WIDTH = 150  # columns of the tables; a narrower terminal wraps them
+
+study = typer.Typer(
+    help="Measure what the theory promises, with intervals and verdicts.", no_args_is_help=True
+)
+
+Problem = Annotated[str, typer.Option(help="product, gaussian or mixture; ignored with --data.")]
+Dim = Annotated[int, typer.Option(help="Dimension of the problem.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Your own table instead; its columns are standardised.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of the study: results, weights, figure.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed cells again.")]
+Seeds = Annotated[int | None, typer.Option(help="Replicates a cell.")]
+Budget = Annotated[float | None, typer.Option(help="Minutes after which no cell is started.")]
+Demo = Annotated[bool, typer.Option("--demo", help="A small size, under three minutes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@study.command()
+@clean_errors
+def alpha(
+    out: Out,
+    problem: Problem = "product",
+    dim: Dim = 2,
+    data: Data = None,
+    resume: Resume = False,
+    retry_failed: Retry = False,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    demo: Demo = False,
+    as_json: Json = False,
+) -> None:
+    """The penalty: J_alpha, KL and the map against optimal transport as alpha grows."""
+    _run("alpha", **locals())
+
+
+@study.command()
+@clean_errors
+def samples(
+    out: Out,
+    problem: Problem = "product",
+    dim: Dim = 2,
+    data: Data = None,
+    resume: Resume = False,
+    retry_failed: Retry = False,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    demo: Demo = False,
+    as_json: Json = False,
+) -> None:
+    """The sample number: the loss over N samples and its minimisers."""
+    _run("samples", **locals())
+
+
+@study.command()
+@clean_errors
+def width(
+    out: Out,
+    problem: Problem = "product",
+    dim: Dim = 2,
+    resume: Resume = False,
+    retry_failed: Retry = False,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    demo: Demo = False,
+    as_json: Json = False,
+) -> None:
+    """The width: the loss that a class of networks reaches."""
+    _run("width", data=None, **locals())
+
+
+@study.command()
+@clean_errors
+def steps(
+    out: Out,
+    problem: Problem = "product",
+    dim: Dim = 2,
+    resume: Resume = False,
+    retry_failed: Retry = False,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    demo: Demo = False,
+    as_json: Json = False,
+) -> None:
+    """The time steps: integration error of rk4, none of conforming."""
+    _run("steps", data=None, **locals())
+
+
+@study.command()
+@clean_errors
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study.")], as_json: Json = False
+) -> None:
+    """Print the table and the verdicts of a study, finished or not."""
+    from otflow.studies.runner import load_study
+
+    _print(load_study(folder), as_json)
+
+
+def _run(
+    kind: str,
+    out: Path,
+    problem: str,
+    dim: int,
+    data: Path | None,
+    resume: bool,
+    retry_failed: bool,
+    seeds: int | None,
+    budget: float | None,
+    demo: bool,
+    as_json: bool,
+) -> None:
+    _use_all_cores()
+    from otflow.report.studies import draw_study
+    from otflow.studies.presets import make_study
+    from otflow.studies.runner import run_study
+
+    study = make_study(kind, _problem(problem, dim, data), seeds, demo)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task(kind, total=None)
+
+        def progress(done: int, total: int, unit: str, steps: int) -> None:
+            text = f"{unit}, step {steps}" if steps else unit
+            bar.update(task, completed=done, total=total, description=text)
+
+        try:
+            result = run_study(
+                study,
+                out,
+                resume=resume,
+                retry_failed=retry_failed,
+                budget_minutes=budget,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            fail(f"interrupted; finished cells are in {out}: continue with --resume.")
+            raise typer.Exit(130) from None
+    if result.rows and any(s.x for s in result.series):
+        draw_study(result, out / f"{kind}.png")
+    _print(result, as_json)
+
+
+def _use_all_cores() -> None:
+    """One device a core, so that ensembles are spread over them; only in this process."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
+def _problem(name: str, dim: int, data: Path | None) -> Any:
+    from otflow.studies.problems import DataProblem, make_problem
+
+    if data is None:
+        return make_problem(name, dim)
+    from otflow.preprocessing import Standardizer
+    from otflow.tables import read_table
+
+    values = read_table(data).values
+    if len(values) < 8:
+        raise ValueError(f"{data}: expected at least 8 rows; got {len(values)}.")
+    return DataProblem(Standardizer.fit(values).forward(values))
+
+
+def _print(result: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+        return
+    console = Console()
+    console.width = max(console.width, _WIDTH)
+    title = f"{result.settings['kind']} study, {result.settings['problem']}"
+    table = Table(title=f"{title}, d = {result.settings['dim']}")
+    for column in result.columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in result.rows:
+        table.add_row(*(_cell(row, column) for column in result.columns))
+    console.print(table)
+    verdicts = Table(title="what the theory promises")
+    for column in ("statement", "verdict", "evidence"):
+        verdicts.add_column(column)
+    colours = {"holds": "green", "violated": "red"}
+    for s in result.statements:
+        colour = colours.get(s.verdict, "yellow")
+        verdicts.add_row(s.claim, f"[{colour}]{s.verdict}[/]", s.evidence)
+    console.print(verdicts)
+    if result.planned is not None and result.cells < result.planned:
+        console.print(f"partial: {result.cells} of {result.planned} cells; go on with --resume")
+    for name, error in result.failed:
+        console.print(f"[red]failed:[/] {name}: {error}", highlight=False)
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, str) or value is None:
+        return value or ""
+    text = f"{value:.5g}"
+    error = row.get(f"{column}_error")
+    if error is not None and math.isfinite(error) and error > 0:
+        text += f" ±{1.96 * error:.0e}"
+    return text
