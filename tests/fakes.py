@@ -5,6 +5,7 @@ import inspect
 import jax.numpy as jnp
 
 import otflow.estimator
+import otflow.fitting
 from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
 from otflow.training import TrainingResult, train
 
@@ -38,7 +39,7 @@ def train_arguments(*args, **kwargs) -> dict:
 
 def no_training(monkeypatch) -> None:
     """Estimators keep their starting potential."""
-    monkeypatch.setattr(otflow.estimator, "train", untrained)
+    monkeypatch.setattr(otflow.fitting, "train", untrained)
 
 
 def forbid_training(monkeypatch) -> None:
@@ -47,7 +48,7 @@ def forbid_training(monkeypatch) -> None:
     def reached(*args, **kwargs):
         raise AssertionError("training was reached")
 
-    monkeypatch.setattr(otflow.estimator, "train", reached)
+    monkeypatch.setattr(otflow.fitting, "train", reached)
 
 
 class Translation(AbstractPotential):

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 import otflow.estimator
+import otflow.fitting
 import otflow.training.loop as loop_module
 from otflow.datasets import toy
 from otflow.estimator import OTFlow, TrainingDivergedError
@@ -273,7 +274,7 @@ def asked(monkeypatch):
         seen.update(train_arguments(*args, **kwargs))
         return untrained(*args, **kwargs)
 
-    monkeypatch.setattr(otflow.estimator, "train", spy)
+    monkeypatch.setattr(otflow.fitting, "train", spy)
     return seen
 
 

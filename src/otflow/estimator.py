@@ -1,5 +1,6 @@
 """OTFlow: the scikit-learn face of the library."""
 
+import dataclasses
 import math
 import warnings
 from pathlib import Path
@@ -11,16 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.batching import map_rows
-from otflow.building import BASES, make_scheme, starting_potential
 from otflow.extras import require
+from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fit_flow
 from otflow.flow import Flow
 from otflow.modelfile import Model, load_model, save_model
 from otflow.precision import cast, precision
 from otflow.preprocessing import Standardizer
-from otflow.targets import AbstractTarget, StandardNormal
-from otflow.training import NaturalConfig, TrainingConfig, TrainingResult, polish, train
+from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
-from otflow.training.config import check_count, check_number
+from otflow.training.config import check_count
 
 require("sklearn", "sklearn")
 from sklearn import base  # noqa: E402
@@ -28,12 +28,10 @@ from sklearn.utils import validation  # noqa: E402
 
 from otflow.tabular import check_data, check_varying, column_names  # noqa: E402
 
+__all__ = ["OTFlow", "TrainingDivergedError", "load"]
+
 _DENSITY_ROWS = 2**18  # points drawn for the first-order phase of fit_density
 _VALIDATION_ROWS = 2**14
-
-
-class TrainingDivergedError(FloatingPointError):
-    """Training met a non-finite objective; the estimator holds the last good weights."""
 
 
 class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
@@ -140,10 +138,10 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
                 kept and usable.
             KeyboardInterrupt: Ctrl-C; likewise.
         """
-        self._check_settings()
+        settings = self._settings()
         X = check_data(self, X, fitting=True)
         X_val = None if X_val is None else check_data(self, X_val)
-        target = self._make_target(X.shape[1])
+        target = settings.make_target(X.shape[1])
         seed = self._seed(self.random_state)
         X, X_val = self._split(X, X_val, seed)
         check_varying(X, self)
@@ -152,8 +150,8 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             z = jnp.asarray(scaler.forward(X), self.dtype)
             z_val = None if X_val is None else jnp.asarray(scaler.forward(X_val), self.dtype)
             stream = BatchStream(len(z), max(self.batch_size, 2000), seed)
-            self._train(z, z_val, target, scaler, seed, lambda k: z[stream.take(1)[0]])
-        return self
+            material = Material(z, z_val, lambda k: z[stream.take(1)[0]])
+            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
 
     def fit_density(self, density: AbstractTarget) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
@@ -170,13 +168,13 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         Raises:
             As `fit`.
         """
-        self._check_settings()
+        settings = self._settings()
         if not isinstance(density, AbstractTarget):
             raise TypeError(
                 f"density: expected an object of otflow.targets; got {type(density).__name__}."
             )
         self.n_features_in_ = density.dim
-        target = self._make_target(density.dim)
+        target = settings.make_target(density.dim)
         seed = self._seed(self.random_state)
         with precision(self.dtype):
             density = cast(density, self.dtype)
@@ -186,8 +184,8 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             rows = max(self.batch_size, 2000)
             draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
             scaler = Standardizer.identity(density.dim)
-            self._train(x, x_val, target, scaler, seed, draw, density)
-        return self
+            material = Material(x, x_val, draw, density)
+            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
@@ -279,96 +277,21 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             raise ValueError(f"Z: expected {self.n_features_in_} columns; got {X.shape[1]}.")
         return X
 
-    def _check_settings(self) -> None:
-        for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0)):
-            check_count(name, getattr(self, name), least)
-        make_scheme(self.scheme, self.n_steps)
-        names = ("alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience")
-        TrainingConfig(**{name: getattr(self, name) for name in names})
-        if self.base not in BASES:
-            raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
-        if self.target is not None and not isinstance(self.target, AbstractTarget):
-            raise TypeError(
-                f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
-            )
-        for name in ("standardize", "verbose"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
-        check_number("validation_fraction", self.validation_fraction, positive=False)
-        if self.validation_fraction >= 1:
-            raise ValueError(
-                f"validation_fraction: expected a number in [0, 1); got {self.validation_fraction}."
-            )
-        with precision(self.dtype):
-            pass
-
-    def _make_target(self, dim: int) -> AbstractTarget:
-        target = StandardNormal(dim) if self.target is None else self.target
-        if target.dim != dim:
-            raise ValueError(f"target: expected dimension {dim}; got {target.dim}.")
-        return target
+    def _settings(self) -> Settings:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+        return Settings(**values)
 
     def _seed(self, random_state: Any) -> int:
         return int(validation.check_random_state(random_state).randint(2**31 - 1))
 
-    def _train(
-        self,
-        z: Any,
-        z_val: Any,
-        target: AbstractTarget,
-        scaler: Standardizer,
-        seed: int,
-        draw: Any,
-        density: AbstractTarget | None = None,
-    ) -> None:
-        """First-order training, then natural-gradient steps; sets the fitted attributes."""
-        target = cast(target, self.dtype)
-        names = ("alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience")
-        settings = {name: getattr(self, name) for name in names}
-        potential = starting_potential(
-            np.asarray(z, np.float64),
-            target,
-            self.alpha,
-            self.width,
-            self.depth,
-            self.base,
-            jax.random.key(seed),
-        )
-        clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
-        config = TrainingConfig(**settings, seed=seed, clip_norm=clip)
-        scheme = make_scheme(self.scheme, self.n_steps)
-        result = train(potential, scheme, target, z, z_val, config, self.verbose)
-        self._keep(result, target, scaler)
-        if self.natural_iter:
-            natural = NaturalConfig(alpha=float(self.alpha), max_iter=self.natural_iter)
-            log_density = None if density is None else density.log_prob
-            rows = z if z_val is None else z_val
-            result = polish(
-                result.potential,
-                result.scheme,
-                target,
-                draw,
-                rows,
-                natural,
-                log_density,
-                self.verbose,
-            )
-            self.natural_history_ = result.history
-            self._keep(result, target, scaler, record=False)
-
-    def _keep(
-        self,
-        result: TrainingResult,
-        target: AbstractTarget,
-        scaler: Standardizer,
-        record: bool = True,
-    ) -> None:
+    def _keep(self, fitted: Fitted, scaler: Standardizer, settings: Settings) -> "OTFlow":
         """Set the fitted attributes, then raise if the run did not end by itself."""
-        self.standardizer_, self.status_ = scaler, result.status
-        self.flow_ = Flow(result.potential, target, result.scheme)
-        if record:
-            self.history_, self.n_iter_ = result.history, result.best_iteration
-        self._raise_if_stopped(result)
+        self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
+        self.history_, self.n_iter_ = fitted.history, fitted.n_iter
+        if fitted.natural_history is not None:
+            self.natural_history_ = fitted.natural_history
+        fitted.raise_if_stopped(settings)
+        return self
 
     def _split(self, X: np.ndarray, X_val: Any, seed: int) -> tuple[np.ndarray, Any]:
         n_val = int(self.validation_fraction * X.shape[0])
@@ -376,17 +299,6 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             return X, X_val
         order = np.random.default_rng(seed).permutation(X.shape[0])
         return X[order[n_val:]], X[order[:n_val]]
-
-    def _raise_if_stopped(self, result: TrainingResult) -> None:
-        if result.status == "interrupted":
-            raise KeyboardInterrupt("training was interrupted; the best weights so far are kept.")
-        if result.status == "non_finite":
-            raise TrainingDivergedError(
-                f"the objective became non-finite after iteration "
-                f"{int(result.history['iteration'][-1])}; flow_ holds the weights of iteration "
-                f"{result.best_iteration}. Lower learning_rate (now {self.learning_rate}), raise "
-                f"n_steps (now {self.n_steps}) or use dtype='float64'."
-            )
 
 
 def load(path: str | Path) -> OTFlow:

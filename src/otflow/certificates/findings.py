@@ -14,16 +14,23 @@ GAP = 0.1  # of J_alpha
 
 
 def findings(
-    lines: Sequence[Line], moved: float, invalid: int, checked: int, nll_error: float
+    lines: Sequence[Line],
+    moved: float,
+    spread: float,
+    invalid: int,
+    checked: int,
+    nll_error: float,
 ) -> tuple[str, ...]:
     """One sentence for everything that is wrong, or not shown; thresholds are this module's.
 
     Args:
         lines: all lines.
         moved: E|T(x) - x|^2, squared data units.
+        spread: E|x - E x|^2; displacements below a thousandth of it count as that much.
         invalid, checked: rows not invertible, of how many.
         nll_error: mean integration error of the nll, nats.
     """
+    moved = max(moved, 1e-3 * spread)
     by_name = {line.name: line for line in lines}
 
     def value(name: str) -> float:
@@ -35,8 +42,7 @@ def findings(
     excess = 2 * _upper(by_name["excess transport"])
     if excess > WIDTH * moved:
         found.append(
-            f"transport not shown optimal: up to {excess / max(moved, 1e-300):.0%} of its cost may "
-            "be too much"
+            f"transport not shown optimal: up to {excess / moved:.0%} of its cost may be too much"
         )
     share = by_name["monotonicity violations"]
     if share.value > 0:

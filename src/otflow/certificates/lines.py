@@ -41,7 +41,7 @@ def transport_lines(found: Bracket) -> list[Line]:
             (0.0, found.relative_width),
             label,
             "1",
-            f"of the bracket; {found.gap / max(found.half_displacement, 1e-300):.2%} are the dual "
+            f"of the bracket; {_share(found.gap, found.half_displacement)} are the dual "
             "gap, the rest is sampling",
         ),
         Line(
@@ -51,7 +51,7 @@ def transport_lines(found: Bracket) -> list[Line]:
             label,
             SQUARED,
             "1/2 E|T(x)-x|^2 - 1/2 W2^2(rho0, T#rho0): E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
-            f"at most {found.excess / max(found.half_displacement, 1e-300):.2%} of the cost",
+            f"at most {_share(found.excess, found.half_displacement)} of the cost",
         ),
     ]
 
@@ -68,7 +68,7 @@ def mean_line(
 def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
     """Straightness and hjb; `exact` where the transport has no integration error."""
     bend = bending(pushed.transport, pushed.half_squared)
-    share = bend.mean() / max(2 * pushed.half_squared.mean(), 1e-300)
+    share = _share(bend.mean(), 2 * pushed.half_squared.mean())
     return [
         mean_line(
             "straightness",
@@ -76,7 +76,7 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
             proved(confidence) if exact else ESTIMATED,
             SQUARED,
             "E int |v - (T(x)-x)|^2 dt = E[2 transport - |T(x)-x|^2]: zero for straight lines at "
-            f"constant speed; {share:.2%} of E|T(x)-x|^2",
+            f"constant speed; {share} of E|T(x)-x|^2",
             confidence,
         ),
         mean_line(
@@ -234,3 +234,8 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
             "J_alpha - J*_alpha is at most this, from paired differences",
         ),
     ]
+
+
+def _share(part: float, whole: float) -> str:
+    """part / whole in percent; nothing sensible where nothing moves."""
+    return f"{part / whole:.2%}" if whole > 1e-12 else "(nothing moves)"

@@ -46,7 +46,7 @@ def mmd(
 def sliced_w2(
     x: Float[np.ndarray, "n d"],
     y: Float[np.ndarray, "m d"],
-    permutations: int = 99,
+    permutations: int = 199,
     directions: int = 50,
     seed: int = 0,
 ) -> TwoSample:

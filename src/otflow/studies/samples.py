@@ -20,7 +20,7 @@ from otflow.training.ensemble import EnsembleConfig
 
 SIZES = (250, 500, 1000, 2000, 4000, 8000, 16000)
 _POPULATION_SEED, _OPTIMUM_SEED, _GUARD_SEED = 30_011, 30_013, 30_017
-_GUARD_ROWS, _GUARD_SCALE = 4096, 1.3
+_GUARD_ROWS, _GUARD_SCALE = 8192, 1.4
 _MOST_GROUPS = 1000
 
 
@@ -51,9 +51,9 @@ class SampleStudy(AbstractStudy):
     alpha: float = 10.0
     network: Network = Network(width=8)
     starts: int = 8
-    optimum: EnsembleConfig = EnsembleConfig(natural=200, natural_rows=4096, learning_rate=0.03)
+    optimum: EnsembleConfig = EnsembleConfig(natural=300, natural_rows=4096, learning_rate=0.03)
     optimum_rows: int = 2**16
-    refine: int = 150
+    refine: int = 300
     steps: int = 80
     evaluation: int = 200_000
     pool: int = 2**22

@@ -1,0 +1,165 @@
+"""From an estimator's settings to a trained flow: first-order steps, then natural gradients."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from otflow.building import BASES, make_scheme, starting_potential
+from otflow.flow import Flow
+from otflow.precision import cast, precision
+from otflow.targets import AbstractTarget, StandardNormal
+from otflow.training import NaturalConfig, TrainingConfig, TrainingResult, polish, train
+from otflow.training.config import check_count, check_number
+
+
+class TrainingDivergedError(FloatingPointError):
+    """Training met a non-finite objective; the estimator holds the last good weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of `OTFlow`, under the same names, checked.
+
+    Raises:
+        ValueError, TypeError: one is out of its range.
+    """
+
+    alpha: float
+    beta: float
+    width: int
+    depth: int
+    scheme: str
+    n_steps: int | None
+    max_iter: int
+    natural_iter: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    validation_fraction: float
+    base: str | None
+    dtype: Any
+    standardize: bool
+    target: AbstractTarget | None
+    verbose: bool
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0)):
+            check_count(name, getattr(self, name), least)
+        make_scheme(self.scheme, self.n_steps)
+        self.training(0)
+        if self.base not in BASES:
+            raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
+        if self.target is not None and not isinstance(self.target, AbstractTarget):
+            raise TypeError(
+                f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
+            )
+        for name in ("standardize", "verbose"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
+        check_number("validation_fraction", self.validation_fraction, positive=False)
+        if self.validation_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction: expected a number in [0, 1); got {self.validation_fraction}."
+            )
+        with precision(self.dtype):
+            pass
+
+    def training(self, seed: int) -> TrainingConfig:
+        """The first-order phase."""
+        names = ("alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience")
+        values = {name: getattr(self, name) for name in names}
+        check_number("alpha", self.alpha, positive=True)
+        clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
+        return TrainingConfig(**values, seed=seed, clip_norm=clip)
+
+    def make_target(self, dim: int) -> AbstractTarget:
+        """The target, checked against the data's dimension."""
+        target = StandardNormal(dim) if self.target is None else self.target
+        if target.dim != dim:
+            raise ValueError(f"target: expected dimension {dim}; got {target.dim}.")
+        return target
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a flow is trained on.
+
+    `x` are the rows of the first-order phase, `x_val` those that decide which weights are best
+    (None: x, without early stopping); `draw` gives the batch of a natural-gradient step by its
+    number; `density` is rho0 where it is known.
+    """
+
+    x: Float[Array, "n d"]
+    x_val: Float[Array, "k d"] | None
+    draw: Callable[[int], Float[Array, "b d"]]
+    density: AbstractTarget | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The best flow, its history (and that of the natural-gradient phase), and how it ended."""
+
+    flow: Flow
+    history: dict[str, list[float]]
+    n_iter: int
+    status: str
+    natural_history: dict[str, list[float]] | None = None
+
+    def raise_if_stopped(self, settings: Settings) -> None:
+        """Raise what stopped training, unless it ended by itself."""
+        if self.status == "interrupted":
+            raise KeyboardInterrupt("training was interrupted; the best weights so far are kept.")
+        if self.status == "non_finite":
+            raise TrainingDivergedError(
+                f"the objective became non-finite after iteration "
+                f"{int(self.history['iteration'][-1])}; flow_ holds the weights of iteration "
+                f"{self.n_iter}. Lower learning_rate (now {settings.learning_rate}), raise "
+                f"n_steps (now {settings.n_steps}) or use dtype='float64'."
+            )
+
+
+def fit_flow(settings: Settings, material: Material, target: AbstractTarget, seed: int) -> Fitted:
+    """Train a flow; call within `precision(settings.dtype)`. See `Fitted.raise_if_stopped`."""
+    target = cast(target, settings.dtype)
+    potential = starting_potential(
+        np.asarray(material.x, np.float64),
+        target,
+        settings.alpha,
+        settings.width,
+        settings.depth,
+        settings.base,
+        jax.random.key(seed),
+    )
+    scheme = make_scheme(settings.scheme, settings.n_steps)
+    config = settings.training(seed)
+    first = train(potential, scheme, target, material.x, material.x_val, config, settings.verbose)
+    fitted = _fitted(first, target, first.history, first.best_iteration)
+    if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
+        return fitted
+    natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter)
+    second = polish(
+        first.potential,
+        first.scheme,
+        target,
+        material.draw,
+        material.x if material.x_val is None else material.x_val,
+        natural,
+        None if material.density is None else material.density.log_prob,
+        settings.verbose,
+    )
+    return _fitted(second, target, first.history, first.best_iteration, second.history)
+
+
+def _fitted(
+    result: TrainingResult,
+    target: AbstractTarget,
+    history: dict[str, list[float]],
+    n_iter: int,
+    natural_history: dict[str, list[float]] | None = None,
+) -> Fitted:
+    flow = Flow(result.potential, target, result.scheme)
+    return Fitted(flow, history, n_iter, result.status, natural_history)
