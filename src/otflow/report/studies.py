@@ -65,7 +65,8 @@ def _panel(axis: Any, series: Series, x_name: str) -> None:
         x[positive], mean[positive], bars, fmt="o", ms=5, color=DATA, capsize=3, label="measured"
     )
     if series.exact is not None and np.isfinite(series.exact).any():
-        axis.plot(x, series.exact, color=INK, lw=1.2, label="exact")
+        label = "alpha p_eff / (2N)" if series.name == "loss_gap" else "exact"
+        axis.plot(x, series.exact, color=INK, lw=1.2, label=label)
     if series.slope is not None and math.isfinite(series.slope):
         line = math.exp(series.intercept or 0.0) * x**series.slope
         label = f"fit: slope {series.slope:.2f} (theory {series.expected:g})"
