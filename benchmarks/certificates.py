@@ -125,7 +125,7 @@ def for_pairs(dim: int, quick: bool) -> None:
 def coverage(quick: bool) -> None:
     """Show 2: how often the bracket holds the truth, 400 rows each."""
     print("\ncoverage of the 95 % bracket, 400 rows:")
-    config = DualConfig(width=16, regression_steps=200, ascent_steps=50, batch_size=200)
+    config = DualConfig(width=32, regression_steps=1000, ascent_steps=100, batch_size=200)
     for name, exact in (
         ("Gaussian", gaussian(bad_flows.MEAN, bad_flows.COV, ALPHA)),
         ("product", product_mixture(2, ALPHA)),

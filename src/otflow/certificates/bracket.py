@@ -106,6 +106,7 @@ def bracket_pairs(
         raise ValueError(f"y: expected the shape of x, {x.shape}; got {y.shape}.")
     check_number("seconds", seconds, positive=True)
     check_count("seed", seed, 0)
+    check_confidence(confidence)
     config = DualConfig() if config is None else config
     order = np.random.default_rng(seed).permutation(len(x))
     fit, rest = order[: len(x) // 2], order[len(x) // 2 :]

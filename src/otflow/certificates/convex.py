@@ -134,6 +134,25 @@ def start(
     return ConvexPotential(**{k: jnp.asarray(v, jnp.float32) for k, v in found.items()})
 
 
+def gaussian_potential(
+    u: ConvexPotential, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]
+) -> ConvexPotential:
+    """u with a silent network and the quadratic whose gradient is the Gaussian map from x to y."""
+    d = x.shape[1]
+    P, root = _inverse_root(np.cov(x, rowvar=False).reshape(d, d))
+    A = _bures(root, P, np.cov(y, rowvar=False).reshape(d, d))
+    low = max(0.5 * float(np.linalg.eigvalsh(A)[0]), 2 * KAPPA_FLOOR)
+    values, basis = np.linalg.eigh(root @ (A - low * np.eye(d)) @ root)
+    B = np.sqrt(np.maximum(values, 0.0))[:, None] * basis.T
+    silent = jnp.full_like(u.raw_a, -50.0), jnp.full_like(u.raw_q, -50.0)
+    b, kappa = root @ y.mean(axis=0), _inverse_softplus(low - KAPPA_FLOOR)
+    return eqx.tree_at(
+        lambda u: (u.raw_a, u.raw_q, u.B, u.b, u.raw_kappa),
+        u,
+        (*silent, *(jnp.asarray(v, jnp.float32) for v in (B, b, kappa))),
+    )
+
+
 def _inverse_softplus(value: float) -> float:
     return float(value + np.log(-np.expm1(-value)))
 

@@ -23,6 +23,7 @@ from otflow.precision import cast, precision
 from otflow.targets import StandardNormal
 
 _INNER_ROWS = 2**14  # rows at which the conjugate is solved
+_MOST_DRAWN = 2**12  # draws from the flow that join few fitting rows
 _TEST_ROWS = 800  # a side of a two-sample test
 
 
@@ -43,15 +44,24 @@ class Dual(NamedTuple):
 
 
 def draw_sample(task: Task) -> Sample:
-    """Rows for fitting and for evaluation; of the fitting ones, those with a finite image."""
+    """Rows for fitting and for evaluation; of the fitting ones, those with a finite image.
+
+    u may be fitted to any pairs of the map: few rows are joined by draws from the flow itself.
+    """
     if task.density is not None:
         sample = sample_density(task.flow, task.density, task.draws, task.seed)
     elif task.X is not None:
         sample = sample_rows(task.flow, task.X, task.seed)
-    finite = np.isfinite(sample.fit.y).all(axis=1)
+    fit = sample.fit
+    missing = min(100 * task.flow.dim, _MOST_DRAWN) - len(fit.x)
+    if missing > 0:
+        drawn = push_rows(task.flow, draws(task.flow, missing, task.seed + 2, model=True))
+        order = np.random.default_rng(task.seed).permutation(len(fit.x) + missing)
+        fit = Pushed(*(np.concatenate(v)[order] for v in zip(fit, drawn, strict=True)))
+    finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.y).all(axis=1)
     if finite.sum() < 2:
         raise ValueError("flow: expected finite T(x); got NaN or infinity at (nearly) all rows.")
-    return Sample(Pushed(*(column[finite] for column in sample.fit)), sample.rest, sample.all)
+    return Sample(Pushed(*(column[finite] for column in fit)), sample.rest, sample.all)
 
 
 def inner_rows(sample: Sample) -> Pushed:

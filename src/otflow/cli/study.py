@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -201,12 +202,12 @@ def _print(result: Any, as_json: bool) -> None:
     colours = {"holds": "green", "violated": "red"}
     for s in result.statements:
         colour = colours.get(s.verdict, "yellow")
-        verdicts.add_row(s.claim, f"[{colour}]{s.verdict}[/]", s.evidence)
+        verdicts.add_row(escape(s.claim), f"[{colour}]{s.verdict}[/]", escape(s.evidence))
     console.print(verdicts)
     if result.planned is not None and result.cells < result.planned:
         console.print(f"partial: {result.cells} of {result.planned} cells; go on with --resume")
     for name, error in result.failed:
-        console.print(f"[red]failed:[/] {name}: {error}", highlight=False)
+        console.print(f"[red]failed:[/] {escape(name)}: {escape(error)}", highlight=False)
 
 
 def _cell(row: dict[str, Any], column: str) -> str:

@@ -6,10 +6,12 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme, Push, check_steps
+
+_MOST_CORRECTIONS = 8
 
 Rates = Float[Array, "n 3"]  # d/dt of (log-det, transport, hjb)
 
@@ -38,38 +40,74 @@ class RK4(AbstractScheme):
 
     def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
         """From t = 0 to t = 1."""
-        return self._integrate(potential, x, 0.0, 1.0)
+        h = 1 / self.n_steps
+        totals = jnp.zeros((x.shape[0], 3), x.dtype)
+        body = _simpson_step if self.trace == "simpson" else _stages_step
+        step = jax.checkpoint(functools.partial(body, potential, h))
+        start = (x, *_evaluate(potential, x, 0.0), totals)
+        (x, _, _, totals), _ = jax.lax.scan(step, start, jnp.arange(self.n_steps, dtype=x.dtype))
+        valid = jnp.isfinite(totals[:, 0])
+        return Push(x, totals[:, 0], totals[:, 1], totals[:, 2], valid)
 
     def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
-        """From t = 1 to t = 0; equals the inverse of push up to the integration error."""
-        return self._integrate(potential, y, 1.0, 0.0)
+        """The inverse of push to rounding: RK4 backwards, then corrected by its own defect.
+
+        Points at which the correction does not converge, because the steps are too long, are not
+        `valid`.
+        """
+        x, converged = self._invert(potential, y)
+        pushed = self.push(potential, x)
+        valid = pushed.valid & converged
+        return Push(x, -pushed.log_det, pushed.transport, pushed.hjb, valid)
 
     def trajectories(
         self, potential: AbstractPotential, x: Float[Array, "n d"]
     ) -> Float[Array, "steps+1 n d"]:
         """Positions at the ends of the steps, by gradients alone."""
-        h = 1 / self.n_steps
+        return jnp.concatenate([x[None], self._path(potential, x, 0.0, 1.0)])
+
+    def _path(
+        self, potential: AbstractPotential, x: Float[Array, "n d"], t0: float, t1: float
+    ) -> Float[Array, "steps n d"]:
+        h = (t1 - t0) / self.n_steps
 
         def step(x: Array, k: Array) -> tuple[Array, Array]:
-            t = (k * h).astype(x.dtype)
+            t = (t0 + k * h).astype(x.dtype)
             _, x = _middle_and_end(potential, x, t, h, velocity(potential, x, t))
             return x, x
 
-        _, path = jax.lax.scan(step, x, jnp.arange(self.n_steps))
-        return jnp.concatenate([x[None], path])
+        return jax.lax.scan(step, x, jnp.arange(self.n_steps))[1]
 
-    def _integrate(
-        self, potential: AbstractPotential, x: Float[Array, "n d"], t0: float, t1: float
-    ) -> Push:
-        h = (t1 - t0) / self.n_steps
-        totals = jnp.zeros((x.shape[0], 3), x.dtype)
-        body = _simpson_step if self.trace == "simpson" else _stages_step
-        step = jax.checkpoint(functools.partial(body, potential, t0, h))
-        start = (x, *_evaluate(potential, x, t0), totals)
-        (x, _, _, totals), _ = jax.lax.scan(step, start, jnp.arange(self.n_steps, dtype=x.dtype))
-        sign = 1.0 if t1 > t0 else -1.0
-        valid = jnp.isfinite(totals[:, 0])
-        return Push(x, totals[:, 0], sign * totals[:, 1], sign * totals[:, 2], valid)
+    def _invert(
+        self, potential: AbstractPotential, y: Float[Array, "n d"]
+    ) -> tuple[Float[Array, "n d"], Bool[Array, " n"]]:
+        """x with push(x) = y, and where it was found.
+
+        Backward RK4 B is a near inverse of the forward map F: the aim is moved by what F(B(aim))
+        misses y, which shrinks by the relative integration error each time.
+        """
+        goal = 8 * jnp.finfo(y.dtype).eps * self.n_steps * (1 + jnp.linalg.norm(y, axis=1))
+
+        def attempt(aim: Array) -> tuple[Array, Array]:
+            x = self._path(potential, aim, 1.0, 0.0)[-1]
+            return x, y - self._path(potential, x, 0.0, 1.0)[-1]
+
+        def body(state: tuple) -> tuple:
+            k, aim, best, missed, size = state
+            aim = aim + missed
+            x, missed = attempt(aim)
+            new = jnp.linalg.norm(missed, axis=1)
+            better = new < size
+            best = jnp.where(better[:, None], x, best)
+            return k + 1, aim, best, missed, jnp.minimum(new, size)
+
+        def goes_on(state: tuple) -> Array:
+            return (state[0] < _MOST_CORRECTIONS) & jnp.any(state[4] > goal)
+
+        x, missed = attempt(y)
+        start = (0, y, x, missed, jnp.linalg.norm(missed, axis=1))
+        _, _, x, _, size = jax.lax.while_loop(goes_on, body, start)
+        return x, size <= 100 * goal
 
 
 def velocity(
@@ -103,10 +141,10 @@ def _middle_and_end(
     return middle, x + (h / 6) * (k1 + 2 * (k2 + k3) + k4)
 
 
-def _simpson_step(potential, t0, h, carry, k):
+def _simpson_step(potential, h, carry, k):
     """RK4 for the position; Simpson's rule for the rates, at both ends and the middle."""
     x, v, rates, totals = carry
-    t = t0 + k * h
+    t = k * h
     middle, end = _middle_and_end(potential, x, t, h, v)
     _, rates_middle = _evaluate(potential, middle, t + 0.5 * h)
     v_end, rates_end = _evaluate(potential, end, t + h)
@@ -114,10 +152,10 @@ def _simpson_step(potential, t0, h, carry, k):
     return (end, v_end, rates_end, totals), None
 
 
-def _stages_step(potential, t0, h, carry, k):
+def _stages_step(potential, h, carry, k):
     """RK4 for position and rates together, as published."""
     x, v1, r1, totals = carry
-    t = t0 + k * h
+    t = k * h
     v2, r2 = _evaluate(potential, x + 0.5 * h * v1, t + 0.5 * h)
     v3, r3 = _evaluate(potential, x + 0.5 * h * v2, t + 0.5 * h)
     v4, r4 = _evaluate(potential, x + h * v3, t + h)

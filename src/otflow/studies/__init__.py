@@ -9,6 +9,7 @@ from typing import Any
 _NAMES = {
     "AlphaStudy": "alpha",
     "DataProblem": "problems",
+    "EnsembleConfig": "members",
     "ExactProblem": "problems",
     "Network": "members",
     "SampleStudy": "samples",

@@ -71,8 +71,8 @@ class AlphaStudy(AbstractStudy):
                 Plan(cell_id(alpha, seed), {"alpha": alpha, "seed": seed}, seed)
                 for seed in self.seeds
             )
-            after = (f"alpha={self.alphas[i - 1]:g}",) if i else ()
-            found.append(Unit(f"alpha={alpha:g}", plans, _Rung(self, i), after))
+            after = (_name(self.alphas[i - 1]),) if i else ()
+            found.append(Unit(_name(alpha), plans, _Rung(self, i), after))
         return found
 
     def _recovery(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
@@ -152,7 +152,11 @@ def alpha_study(
 
 def cell_id(alpha: float, seed: int) -> str:
     """The name of a cell."""
-    return f"alpha={alpha:g},seed={seed}"
+    return f"{_name(alpha)},seed={seed}"
+
+
+def _name(alpha: float) -> str:
+    return f"alpha={alpha:.15g}"
 
 
 def exact_values(problem: AbstractProblem, alpha: float) -> dict[str, float]:

@@ -17,6 +17,7 @@ from otflow.studies.result import (
     StudyResult,
     groups,
     make_series,
+    replicates,
     verdict_equal,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
@@ -204,12 +205,8 @@ def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
 
 
 def _fit(grouped: dict[float, Group], name: str) -> Rate:
-    values = [g.values(name) for g in grouped.values()]
-    width = max(len(v) for v in values)
-    table = np.full((len(values), width), math.nan)
-    for row, v in zip(table, values, strict=True):
-        row[: len(v)] = v
-    return fit_rate(list(grouped), table, [g.noise(name) for g in grouped.values()])
+    noise = [g.noise(name) for g in grouped.values()]
+    return fit_rate(list(grouped), replicates(grouped, name), noise)
 
 
 def _exact_value(name: str, alpha: float, group: Group) -> float:

@@ -97,7 +97,7 @@ class DataProblem(AbstractProblem):
         if not 0 < holdout < 1:
             raise ValueError(f"holdout: expected a number in (0, 1); got {holdout}.")
         rows = np.random.default_rng(seed).permutation(len(X))
-        cut = max(1, round(holdout * len(X)))
+        cut = min(max(2, round(holdout * len(X))), len(X) - 2)  # both parts have a spread
         self.population, self.rows = X[rows[:cut]], X[rows[cut:]]
         self.dim = X.shape[1]
         # a fingerprint, so that a store made for other rows is not continued with these

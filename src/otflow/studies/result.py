@@ -114,6 +114,15 @@ def groups(cells: Iterable[Cell], key: str) -> dict[float, Group]:
     return {k: Group(found[k]) for k in sorted(found)}
 
 
+def replicates(grouped: dict[float, Group], name: str) -> np.ndarray:
+    """One value a replicate, a row a group, as `fit_rate` reads it: NaN where a cell failed."""
+    values = [g.values(name) for g in grouped.values()]
+    table = np.full((len(values), max(len(v) for v in values)), math.nan)
+    for row, v in zip(table, values, strict=True):
+        row[: len(v)] = v
+    return table
+
+
 def verdict_equal(mean: float, error: float, expected: float, tolerance: float) -> Verdict:
     """Whether a value is expected +- tolerance, decided by its whole 95 % interval."""
     low, high = mean - Z * error, mean + Z * error

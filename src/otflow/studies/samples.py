@@ -22,6 +22,7 @@ SIZES = (250, 500, 1000, 2000, 4000, 8000, 16000)
 _POPULATION_SEED, _OPTIMUM_SEED, _GUARD_SEED = 30_011, 30_013, 30_017
 _GUARD_ROWS, _GUARD_SCALE = 8192, 1.4
 _MOST_GROUPS = 1000
+_INFINITE = np.errstate(invalid="ignore")  # J of a flow that is not invertible: inf - inf is NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ class SampleStudy(AbstractStudy):
         mean, _ = self.problem.moments()
         return mean + _GUARD_SCALE * (self.sample(_GUARD_SEED, _GUARD_ROWS) - mean)
 
+    @_INFINITE
     def _optimum(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         rows = self.sample(_OPTIMUM_SEED, self.optimum_rows)
         k = self.starts
@@ -168,6 +170,7 @@ class SampleStudy(AbstractStudy):
         exact = self.problem.reference(self.alpha)
         return 0.0 if exact is None else exact.entropy
 
+    @_INFINITE
     def _spread(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         """Standard deviation of J_N over sample sets, at the class optimum."""
         flow = saved.flow("optimum")
@@ -191,6 +194,7 @@ class _Replicates:
     study: SampleStudy
     n: int
 
+    @_INFINITE
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study, alpha = self.study, self.study.alpha
         best = saved.flow("optimum")

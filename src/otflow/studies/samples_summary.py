@@ -16,6 +16,7 @@ from otflow.studies.result import (
     StudyResult,
     groups,
     make_series,
+    replicates,
     verdict_equal,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
@@ -81,17 +82,15 @@ def _row(n: float, group: Group | None, spread: Group | None, expected: float) -
 def _statements(
     grouped: dict[float, Group], spreads: dict[float, Group], alpha: float, p_eff: float
 ) -> tuple[list[Statement], list[Series]]:
-    valid = {n: g for n, g in grouped.items() if np.isfinite(g.values("population_gap")).all()}
-    bad = [f"{n:g}" for n in grouped if n not in valid]
-    note = ""
-    if bad:
-        note = f"; J(theta_N) is infinite for some replicate, so left out: N = {', '.join(bad)}"
+    fitted, fitted_note = _finite(grouped, "loss_gap", "J_N")
+    valid, note = _finite(fitted, "population_gap", "J(theta_N)")
+    note = fitted_note + note
     seen = {n: g for n, g in spreads.items() if np.isfinite(g.mean("sd"))}
-    expected = [alpha * p_eff / (2 * n) for n in grouped]
+    expected = [alpha * p_eff / (2 * n) for n in fitted]
     statements, series = [], []
     for claim, part, name, slope, tolerance, more in (
         ("J_N -> J at fixed theta: spread ~ N^-1/2", seen, "sd", -0.5, 0.05, ""),
-        ("J(theta*) - J_N(theta_N) ~ 1/N", grouped, "loss_gap", -1.0, 0.2, ""),
+        ("J(theta*) - J_N(theta_N) ~ 1/N", fitted, "loss_gap", -1.0, 0.2, fitted_note),
         ("J(theta_N) - J(theta*) ~ 1/N", valid, "population_gap", -1.0, 0.2, note),
     ):
         exact = expected if name == "loss_gap" else None
@@ -100,8 +99,8 @@ def _statements(
             text = f"fewer than two N can be used{more}"
             statements.append(Statement(claim, NOT_RESOLVED, text))
             continue
-        table = np.array([g.values(name) for g in part.values()])
-        rate = fit_rate(list(part), table, [g.noise(name) for g in part.values()])
+        noise = [g.noise(name) for g in part.values()]
+        rate = fit_rate(list(part), replicates(part, name), noise)
         verdict = verdict_slope(rate, slope, tolerance)
         statements.append(Statement(claim, verdict, rate.text + more))
         series.append(
@@ -110,6 +109,15 @@ def _statements(
     statements.append(_ordering(grouped, valid, note))
     statements.append(_largest(valid, alpha, p_eff))
     return statements, series
+
+
+def _finite(grouped: dict[float, Group], name: str, loss: str) -> tuple[dict[float, Group], str]:
+    """The N at which every replicate's value is finite, and a note on the others."""
+    kept = {n: g for n, g in grouped.items() if np.isfinite(g.values(name)).all()}
+    left_out = ", ".join(f"{n:g}" for n in grouped if n not in kept)
+    if not left_out:
+        return kept, ""
+    return kept, f"; {loss} is infinite for some replicate, so left out: N = {left_out}"
 
 
 def _ordering(grouped: dict[float, Group], valid: dict[float, Group], note: str) -> Statement:

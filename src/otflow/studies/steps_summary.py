@@ -8,7 +8,14 @@ import numpy as np
 
 from otflow.studies.cell import Cell
 from otflow.studies.rates import fit_rate, verdict_slope
-from otflow.studies.result import NOT_RESOLVED, Group, StudyResult, groups, make_series
+from otflow.studies.result import (
+    NOT_RESOLVED,
+    Group,
+    StudyResult,
+    groups,
+    make_series,
+    replicates,
+)
 from otflow.studies.verdicts import Statement, verdict_at_least
 
 _COLUMNS = (
@@ -37,8 +44,7 @@ def summarise_steps(
     statements, series = [], []
     if len(rk4) > 1:
         claim = "rk4: the error of the nll falls like n_steps^-4"
-        table = np.array([g.values("nll_error") for g in rk4.values()])
-        rate = fit_rate(list(rk4), table)
+        rate = fit_rate(list(rk4), replicates(rk4, "nll_error"))
         statements.append(Statement(claim, verdict_slope(rate, -4.0, 0.2), rate.text))
         drawn = make_series("nll_error", rk4, "nll_error")
         series.append(

@@ -1,5 +1,6 @@
 """The width: how the loss that is reached falls to its floor as the network grows (SPEC 5)."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from otflow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
 from otflow.studies.problems import ExactProblem
@@ -142,11 +144,7 @@ class _Discrete:
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study = self.study
         exact = study.problem.reference(study.alpha)
-        best = min(
-            (study.start_id(self.width, s) for s in range(study.starts)),
-            key=lambda cell_id: saved.values(cell_id)["objective"],
-        )
-        starts = [saved.flow(best)] * len(study.seeds)
+        starts = [self._best(saved)] * len(study.seeds)
         data = np.stack([exact.sample(50_000_000 + seed, study.n) for seed in study.seeds])
         config = EnsembleConfig(
             first_order=0, natural=study.steps, natural_rows=study.n, damping=1e-4, monotone=True
@@ -166,6 +164,17 @@ class _Discrete:
             loss = point_objective(flow, rows, study.alpha) + study.alpha * exact.log_prob(rows)
             outcomes.append(Outcome(values | {"loss": float(loss.mean())}, flow))
         return outcomes
+
+    def _best(self, saved: Saved) -> Flow:
+        """The start that came lowest, of those that did not fail."""
+        reached = {}
+        for start in range(self.study.starts):
+            cell_id = self.study.start_id(self.width, start)
+            with contextlib.suppress(LookupError):
+                reached[cell_id] = saved.values(cell_id)["objective"]
+        if not reached:
+            raise LookupError(f"needs a start of width {self.width}, all of which failed")
+        return saved.flow(min(reached, key=reached.__getitem__))
 
 
 def width_study(

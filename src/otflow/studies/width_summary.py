@@ -92,13 +92,17 @@ def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
     """Paired by seed: the seeds share their sample sets and evaluation points."""
     parts, steps, errors = list(grouped.items()), [], []
     for (_, a), (_, b) in itertools.pairwise(parts):
-        difference = a.values(name) - b.values(name)
+        narrow, wide = ({c.seed: c.values[name] for c in g.cells} for g in (a, b))
+        pairs = [(narrow[s], wide[s]) for s in narrow if s in wide]
+        if not pairs:
+            return Statement(claim, NOT_RESOLVED, "neighbouring widths have no seed in common")
+        if not np.isfinite(pairs).all():
+            return Statement(claim, NOT_RESOLVED, "J is infinite for some flow: not invertible")
+        difference = np.array([x - y for x, y in pairs])
         r = len(difference)
         steps.append(float(difference.mean()))
         inflated = float(stdtrit(r - 1, 0.975)) / Z if r > 1 else math.inf
         errors.append(inflated * difference.std(ddof=1) / math.sqrt(r) if r > 1 else math.inf)
-    if not np.isfinite(steps).all():
-        return Statement(claim, NOT_RESOLVED, "J is infinite for some flow: not invertible")
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     text = (
         f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "

@@ -1,0 +1,217 @@
+"""Whole certificates: a right flow, the four bad ones, every label, and bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from otflow.certificates import Certificate, DualConfig, certify, certify_model
+from otflow.certificates.budget import KNOBS, error_budget, trainable_parameters
+from otflow.certificates.certificate import BudgetItem, Line
+from otflow.potentials import ResNetPotential
+from otflow.precision import precision
+from otflow.reference import gaussian
+from otflow.schemes import RK4, Conforming
+from otflow.targets import StandardNormal
+from tests.certificates.bad_flows import (
+    ALPHA,
+    COV,
+    MEAN,
+    Rotated,
+    WrongLogDet,
+    curved_flow,
+    density,
+    gaussian_flow,
+    untrained_flow,
+)
+from tests.test_evaluation import folded_flow
+
+QUICK = DualConfig(width=16, regression_steps=300, ascent_steps=100, batch_size=256)
+EXACT = gaussian(MEAN, COV, ALPHA)
+X = EXACT.sample(1, 2000)
+
+
+def run(flow, **options):
+    given = {"density": density(), "alpha": ALPHA, "n": 4096, "config": QUICK} | options
+    return certify(flow, **given)
+
+
+@pytest.fixture(scope="module")
+def good():
+    """The exact flow with everything known about its density."""
+    return run(gaussian_flow())
+
+
+class TestExactFlow:
+    """One seed; every interval checked has confidence 95 % or more."""
+
+    def test_bracket_and_penalty_hold_the_truth(self, good):
+        assert good.lower < EXACT.transport < good.upper
+        assert good.line("J*_alpha, lower bound").value < EXACT.objective
+        low, high = good.line("J_alpha of the flow").interval
+        assert low < EXACT.objective < high
+        assert 0 <= good.line("duality gap of J_alpha").value < 0.05 * EXACT.objective
+
+    def test_kl_and_talagrand(self, good):
+        low, high = good.line("KL(T#rho0, target)").interval
+        assert low < EXACT.kl < high
+        # the exact W2 between N(mapped_mean, ..) and N(0, I) lies below Talagrand's bound
+        w2 = math.sqrt(np.sum((EXACT.mapped_stds - 1) ** 2) + np.sum(EXACT.mapped_mean**2))
+        bound = good.line("W2(T#rho0, target)").interval[1]
+        assert w2 < bound == pytest.approx(math.sqrt(2 * high))
+
+    def test_nothing_is_found_wrong(self, good):
+        assert good.findings == ()
+        assert good.invalid == 0
+        assert good.line("log-determinant error").value < 1e-12
+        least = (EXACT.mapped_stds / EXACT.stds).min()
+        assert good.line("smallest eigenvalue of grad T").value == pytest.approx(least, rel=1e-10)
+
+    def test_budget(self, good):
+        """c = 1/2 Var psi at alpha = 10: near the limit's rate constant."""
+        by_name = {item.name: item.value for item in good.budget}
+        assert by_name["penalty"] == pytest.approx(EXACT.rate_constant / ALPHA, rel=0.3)
+        assert by_name["integration"] == by_name["estimation"] == 0
+        assert good.largest_error.name == "penalty"
+        assert good.largest_error.knob == "raise alpha"
+
+    def test_every_line_is_labelled_and_explained(self, good):
+        assert len({line.name for line in good.lines}) == len(good.lines) >= 15
+        for line in good.lines:
+            assert line.label in ("proved (95 %)", "estimated")
+            assert line.explanation
+            assert line.unit
+
+    def test_to_dict_is_json(self, good):
+        found = json.loads(json.dumps(good.to_dict()))
+        assert (found["lower"], found["upper"]) == (good.lower, good.upper)
+        assert found["largest_error"] == "penalty"
+        assert [line["name"] for line in found["lines"]] == [line.name for line in good.lines]
+
+    def test_line_names_what_there_is(self, good):
+        with pytest.raises(KeyError, match=r"expected one of .*straightness"):
+            good.line("no such line")
+
+
+BAD = {
+    "rotated": (lambda: gaussian_flow(Rotated(Conforming(1), np.pi / 6)), "not optimal: grad T"),
+    "reversed": (lambda: gaussian_flow(Rotated(Conforming(1), 3.0)), "not monotone"),
+    "curved": (curved_flow, "paths are not straight"),
+    "untrained": (untrained_flow, "laws differ: T(rows) against target"),
+    "log-det": (lambda: gaussian_flow(WrongLogDet(Conforming(1), 0.9)), "log-determinant is wrong"),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), BAD.values(), ids=BAD)
+def test_bad_flows_are_caught(make, said):
+    """From rows alone, without density or entropy."""
+    found = certify(make(), X, config=QUICK)
+    assert any(said in finding for finding in found.findings), found.findings
+    assert found.budget == ()
+    assert math.isnan(found.line("W2(T#rho0, target)").value)
+
+
+def test_a_rotation_leaves_the_bracket_wide_and_valid():
+    """The endpoint law is that of the exact flow up to a rotation; 1/2 W2^2 stays within."""
+    flow = gaussian_flow(Rotated(Conforming(1), np.pi / 2))
+    found = certify(flow, X, config=QUICK)
+    J = np.array([[0, -1], [1, 0]]) @ EXACT.axes @ np.diag(EXACT.mapped_stds) @ EXACT.axes.T
+    root, moved = EXACT.axes @ np.diag(EXACT.stds) @ EXACT.axes.T, J @ J.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ moved @ root)).sum()
+    mean = np.array([[0, -1], [1, 0]]) @ EXACT.mapped_mean - MEAN
+    truth = 0.5 * (mean @ mean + np.trace(COV) + np.trace(moved) - 2 * cross)
+    assert found.lower < truth < found.upper
+    assert found.relative_width > 0.5
+
+
+def test_rows_that_are_not_invertible_are_counted_and_named():
+    x = np.random.default_rng(0).standard_normal((400, 2))
+    with precision("float64"):
+        rho0 = StandardNormal(2)
+    found = certify(folded_flow(), x, config=QUICK, alpha=1.0, entropy=2.8379)
+    folds = 1 - 4 / np.cosh(2 * x[:, 0]) ** 2 <= 0
+    assert found.invalid == folds.sum() > 100
+    assert found.checked == 400
+    assert any("not invertible at" in finding for finding in found.findings)
+    assert "not invertible" in found.line("W2(T#rho0, target)").explanation
+    assert "J_alpha of the flow" not in [line.name for line in found.lines]
+    assert found.lower >= 0
+    assert rho0.dim == 2
+
+
+def test_entropy_alone_gives_the_penalty_lines():
+    """rk4, so that integration errors appear; the entropy is that of the density."""
+    found = certify(gaussian_flow(RK4(2)), X, alpha=ALPHA, entropy=EXACT.entropy, config=QUICK)
+    assert found.line("J*_alpha, lower bound").value < EXACT.objective
+    by_name = {item.name: item.value for item in found.budget}
+    assert by_name["integration"] > 0
+    assert found.line("straightness").label == "estimated"
+
+
+def test_budget_by_hand():
+    found = error_budget(10.0, 0.01, 0.02, 0.03, 4.0, 200, 1000, 1.5)
+    assert [item.name for item in found] == list(KNOBS)
+    values = [item.value for item in found]
+    np.testing.assert_allclose(values, [0.01, 0.02, 0.03, 0.4, 1.0, 0.49], rtol=1e-12)
+    assert math.isnan(error_budget(10.0, 0, 0, 0, 0, 0, None, None)[-1].value)
+
+
+def test_trainable_parameters():
+    import jax
+
+    network = ResNetPotential.create(2, 4, 0, jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(network))
+    assert trainable_parameters(gaussian_flow().potential + network) == count
+
+
+def test_unknown_numbers_become_none():
+    line = Line("a", math.nan, (None, math.inf), "estimated", "1", "b")
+    item = BudgetItem("c", math.nan, "d")
+    found = Certificate(0.0, 0.0, 0.95, (line,), (item,), (), 0, 1, 1, 1, "s", 0.0)
+    plain = found.to_dict()
+    assert plain["lines"][0]["value"] is None
+    assert plain["lines"][0]["interval"] == [None, None]
+    assert plain["largest_error"] is None
+    assert found.relative_width == 0.0
+
+
+WRONG = {
+    "flow": ({"flow": 3}, TypeError, "^flow: expected an otflow.Flow; got int"),
+    "no rows": ({"X": None}, ValueError, "^X: expected rows, or a density"),
+    "columns": (
+        {"X": np.zeros((50, 3))},
+        ValueError,
+        r"^X: expected shape \(n, 2\); got \(50, 3\)",
+    ),
+    "few rows": ({"X": X[:39]}, ValueError, "^X: expected at least 40 rows; got 39"),
+    "nan": ({"X": X * np.nan}, ValueError, "^X: expected finite numbers"),
+    "holdout": ({"X_holdout": X[:5]}, ValueError, "^X_holdout: expected at least 20 rows; got 5"),
+    "density": ({"density": "normal"}, TypeError, "^density: expected an object of otflow.targets"),
+    "density dim": ({"density": StandardNormal(3)}, ValueError, "^density: .* dimension 2; got 3"),
+    "alpha": ({"alpha": 0.0}, ValueError, "^alpha: expected a finite number > 0; got 0.0"),
+    "alpha type": ({"alpha": "1"}, TypeError, "^alpha: expected a number > 0; got str"),
+    "entropy": ({"entropy": math.inf}, ValueError, "^entropy: expected a finite number"),
+    "entropy type": ({"entropy": "1"}, TypeError, "^entropy: expected a number of nats; got str"),
+    "n": ({"n": 10}, ValueError, "^n: expected an integer >= 40; got 10"),
+    "n_train": ({"n_train": 0}, ValueError, "^n_train: expected an integer >= 1; got 0"),
+    "parameters": ({"parameters": 1.5}, TypeError, "^parameters: expected an integer >= 0"),
+    "seconds": ({"seconds": -1.0}, ValueError, "^seconds: expected a finite number > 0"),
+    "seed": ({"seed": 0.5}, TypeError, "^seed: expected an integer >= 0; got float"),
+    "confidence": ({"confidence": 95}, ValueError, r"^confidence: expected a number in \(0, 1\)"),
+    "config": ({"config": {}}, TypeError, "^config: expected a DualConfig; got dict"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "match"), WRONG.values(), ids=WRONG)
+def test_bad_input(change, error, match):
+    given = {"flow": gaussian_flow(), "X": X} | change
+    with pytest.raises(error, match=match):
+        certify(given.pop("flow"), given.pop("X"), **given)
+
+
+def test_an_estimator_that_is_not_fitted():
+    from otflow import OTFlow
+
+    with pytest.raises(TypeError, match=r"^model: expected a fitted otflow.OTFlow; got OTFlow"):
+        certify_model(OTFlow(), X)

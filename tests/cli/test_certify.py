@@ -1,0 +1,56 @@
+"""`otflow certify`: the table, JSON, and rows in the model's own units."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from otflow import OTFlow
+from otflow.certificates import certify_model
+from otflow.cli.app import app
+from tests.fakes import SMALL, no_training
+
+ROWS = np.random.default_rng(0).standard_normal((120, 2)) * [1.0, 3.0] + [0.0, 5.0]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A model at its Gaussian start, and rows to certify it on."""
+    no_training(monkeypatch)
+    OTFlow(**SMALL).fit(ROWS).save(tmp_path / "m")
+    np.save(tmp_path / "x.npy", ROWS)
+    return tmp_path
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.slow
+def test_json_and_table(files):
+    """No time to fit: any u is valid. The JSON is the library's own certificate."""
+    command = ("certify", files / "m", files / "x.npy", "--seconds", "1e-9")
+    found = json.loads(run(*command, "--json").stdout)
+    assert 0 <= found["lower"] < found["upper"]
+    assert found["space"] == "the standardised columns"
+    assert found["dim"] == 2
+    told = run(*command).stdout
+    for words in ("1/2 W2^2", "proved (95 %)", "estimated", "Error budget", "(largest)"):
+        assert words in told
+    from otflow import load
+
+    direct = certify_model(load(files / "m"), ROWS, seconds=1e-9)
+    assert found["upper"] == pytest.approx(direct.upper, rel=1e-12)
+
+
+def test_rows_of_another_width(files):
+    np.save(files / "wide.npy", np.zeros((50, 3)))
+    assert "error:" in run("certify", files / "m", files / "wide.npy", code=2).stderr
+
+
+def test_help_names_the_command():
+    assert "certify" in run("--help").stdout
+    assert "Usage" in run("certify", "--help").stdout
