@@ -1,7 +1,7 @@
 """Certificates on problems with known answers, on bad flows and on real data: docs/certificates.md.
 
-    python benchmarks/certificates.py            # everything: about 25 minutes on 2 cores
-    python benchmarks/certificates.py --quick    # small sizes: about 3 minutes
+    python benchmarks/certificates.py            # everything: about 25 minutes on 2 busy cores
+    python benchmarks/certificates.py --quick    # small sizes
 
 Data sets are looked for in the folder `shared/data` beside the repository and skipped if absent.
 """

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+import otflow
 from otflow.batching import map_rows
 from otflow.extras import require
 from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fit_flow
@@ -233,6 +234,19 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         found = map_rows(pull, y)
         _warn_invalid(found[:, -1] == 0, "rows have no inverse that is safe: the map folds")
         return self.standardizer_.inverse(found[:, :-1])
+
+    def certify(self, X: Any, **options: Any) -> Any:
+        """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
+
+        Args:
+            X: (n, d) rows it was not trained on, in the data's own units.
+            options: of `otflow.certificates.certify`.
+
+        Returns:
+            A `Certificate`: bracket of 1/2 W2^2, distance to the target, checks, error budget.
+        """
+        validation.check_is_fitted(self)
+        return otflow.certificates.certify_model(self, X, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to one file that holds no code (see `otflow.load`)."""

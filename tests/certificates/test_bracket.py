@@ -28,12 +28,12 @@ def test_by_hand():
 @pytest.mark.parametrize("exact", [gaussian(MEAN, COV, 10.0), product_mixture(2, 10.0)],
                          ids=["gaussian", "product"])  # fmt: skip
 def test_truth_lies_inside_and_the_gap_is_small(exact):
-    """One seed; a 95 % bracket. The fit is short: gaps up to a tenth."""
+    """One seed; a 95 % bracket. The fit is short: gaps up to 15 %."""
     x = exact.sample(0, 2000)
     found = bracket_pairs(x, exact.map(x), config=QUICK)
     assert found.lower < exact.transport < found.upper
-    assert 0 <= found.gap < 0.1 * found.upper
-    assert found.excess < 0.15 * found.upper
+    assert 0 <= found.gap < 0.15 * found.upper
+    assert found.excess < 0.2 * found.upper
 
 
 def test_coverage_of_small_samples():

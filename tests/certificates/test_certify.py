@@ -10,7 +10,6 @@ from otflow.certificates import Certificate, DualConfig, certify, certify_model
 from otflow.certificates.budget import KNOBS, error_budget, trainable_parameters
 from otflow.certificates.certificate import BudgetItem, Line
 from otflow.potentials import ResNetPotential
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.targets import StandardNormal
@@ -29,11 +28,11 @@ from tests.test_evaluation import folded_flow
 
 QUICK = DualConfig(width=16, regression_steps=300, ascent_steps=100, batch_size=256)
 EXACT = gaussian(MEAN, COV, ALPHA)
-X = EXACT.sample(1, 2000)
+X = EXACT.sample(1, 4000)  # halves of 2,000: the shapes of `run`, compiled once
 
 
 def run(flow, **options):
-    given = {"density": density(), "alpha": ALPHA, "n": 4096, "config": QUICK} | options
+    given = {"density": density(), "alpha": ALPHA, "n": 2000, "config": QUICK} | options
     return certify(flow, **given)
 
 
@@ -126,18 +125,15 @@ def test_a_rotation_leaves_the_bracket_wide_and_valid():
 
 
 def test_rows_that_are_not_invertible_are_counted_and_named():
-    x = np.random.default_rng(0).standard_normal((400, 2))
-    with precision("float64"):
-        rho0 = StandardNormal(2)
+    x = np.random.default_rng(0).standard_normal((4000, 2))
     found = certify(folded_flow(), x, config=QUICK, alpha=1.0, entropy=2.8379)
     folds = 1 - 4 / np.cosh(2 * x[:, 0]) ** 2 <= 0
-    assert found.invalid == folds.sum() > 100
-    assert found.checked == 400
+    assert found.invalid == folds.sum() > 1000
+    assert found.checked == 4000
     assert any("not invertible at" in finding for finding in found.findings)
     assert "not invertible" in found.line("W2(T#rho0, target)").explanation
     assert "J_alpha of the flow" not in [line.name for line in found.lines]
     assert found.lower >= 0
-    assert rho0.dim == 2
 
 
 def test_entropy_alone_gives_the_penalty_lines():

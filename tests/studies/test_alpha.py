@@ -40,6 +40,8 @@ RATES = {
     "the map's distance to the OT map falls like alpha^-1",
     "transport + 2 alpha KL approaches 1/2 W2^2 like alpha^-2",
 }
+SECOND_ORDER = "transport + 2 alpha KL approaches 1/2 W2^2 like alpha^-2"
+SEEN = RATES - {SECOND_ORDER}
 RECOVERY = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha"
 
 
@@ -50,9 +52,9 @@ def exact(alpha, slope=-1.0):
     return {"transport": objective - alpha * kl, "kl": kl, "objective": objective}
 
 
-def ideal(alpha, seed=0, gap=None, se=1e-9, slope=-1.0, **changes):
+def ideal(alpha, seed=0, gap=None, se=1e-12, slope=-1.0, **changes):
     """A cell whose flow is the exact minimiser, up to `gap` in J (all in the transport)."""
-    gap = 0.01 * C * alpha**slope if gap is None else gap
+    gap = 1e-5 * C * alpha ** (2 * slope) if gap is None else gap
     v = exact(alpha, slope)
     known = {f"exact_{k}": value for k, value in v.items()}
     known |= {"exact_half_w2_squared": LIMIT, "exact_rate_constant": C}
@@ -60,6 +62,7 @@ def ideal(alpha, seed=0, gap=None, se=1e-9, slope=-1.0, **changes):
     v["transport"] += gap
     v["objective"] += gap
     v["limit_estimate"] = LIMIT - 0.3 * alpha ** (2 * slope)
+    known["exact_transport"] = v["limit_estimate"] - 2 * alpha * v["kl"]
     v["map_error"], v["ot_error"] = 1e-3, 2 * alpha**slope
     noise = {f"{k}_se": se * abs(x) for k, x in v.items()}
     noise["limit_estimate_se"] = se * alpha**-2
@@ -96,11 +99,11 @@ class TestExactProblem:
         assert row["replicates"] == 2
         assert row["kl"] == pytest.approx(C / 100)
         assert row["exact_objective"] == pytest.approx(LIMIT - C / 10)
-        assert row["objective"] == pytest.approx(LIMIT - 0.99 * C / 10)
+        assert row["objective"] == pytest.approx(LIMIT - C / 10, abs=1e-6)
         assert row["half_w2_squared"] == LIMIT
         assert row["alpha_kl"] == pytest.approx(C / 10)
-        assert row["bound"] == pytest.approx(1.99 * C / 10)  # 1/2 W2^2 - transport
-        assert row["kl_error"] == pytest.approx(1e-9 * row["kl"])
+        assert row["bound"] == pytest.approx(2 * C / 10, abs=1e-6)  # 1/2 W2^2 - transport
+        assert row["kl_error"] == pytest.approx(1e-12 * row["kl"])
         assert set(found.columns) <= set(row)
         assert {"kl", "exact_kl", "map_error", "ot_error", "limit_estimate"} <= set(found.columns)
 
@@ -110,20 +113,20 @@ class TestExactProblem:
         a = np.array(ALPHAS)
         for name, factor, slope in (
             ("kl", C, -2),
-            ("value_gap", 0.99 * C, -1),
+            ("value_gap", C, -1),
             ("ot_error", 2, -1),
             ("limit_error", 0.3, -2),
         ):
             s = found[name]
             assert s.x == list(ALPHAS)
-            np.testing.assert_allclose(s.mean, factor * a**slope, rtol=1e-6)
+            np.testing.assert_allclose(s.mean, factor * a**slope, rtol=2e-5)
             assert s.expected == slope
             assert s.slope == pytest.approx(slope, abs=1e-5)
             assert math.exp(s.intercept) == pytest.approx(factor, rel=1e-4)
         np.testing.assert_allclose(found["kl"].exact, C * a**-2)
         np.testing.assert_allclose(found["value_gap"].exact, C / a)
         np.testing.assert_allclose(found["ot_error"].exact, 1 / a)
-        np.testing.assert_allclose(found["limit_error"].exact, 0, atol=1e-12)
+        np.testing.assert_allclose(found["limit_error"].exact, 0.3 * a**-2, rtol=1e-9)
 
     def test_evidence_names_the_exact_slope(self):
         assert "exact values over the same alphas: -2.000" in evidence(summary(sweep()), "KL falls")
@@ -183,8 +186,10 @@ class TestExclusion:
 
     def test_alphas_with_a_large_gap_are_left_out_and_named(self):
         found = summary(self.cells(0, 0.09, 0, 0.11, 0.5))
-        for claim in RATES:
-            assert "alpha = 30 (J - J* is 11 %), 100 (J - J* is 50 %)" in evidence(found, claim)
+        for claim in SEEN:
+            assert "30 (J - J* is 11 % of what is left), 100 (J - J* is 50 %" in evidence(
+                found, claim
+            )
             assert "3 points" in evidence(found, claim)
         assert verdicts(found)["KL falls like alpha^-2"] == "holds"
         for series in found.series:  # drawn nevertheless
@@ -201,9 +206,23 @@ class TestExclusion:
     def test_a_gap_beyond_the_whole_room(self):
         """1/2 W2^2 - J < 0: the fit leaves such points out, and says so."""
         found = summary(self.cells(0, 0, 0, 0, 1.5))
-        assert "J - J* is 150 %" in evidence(found, "1/2 W2^2 - J falls")
+        assert "J - J* is 150 % of what is left" in evidence(found, "1/2 W2^2 - J falls")
         claim = "J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport"
         assert verdicts(found)[claim] == "violated"
+
+    def test_the_second_order_estimate_asks_for_a_smaller_gap(self):
+        """0.09 C / 3 is small against C / 3, and half of the 0.3 / 9 that the estimate misses."""
+        found = summary(self.cells(0, 0.09, 0, 0, 0))
+        assert "3 (J - J* is 45 % of what is left)" in evidence(found, SECOND_ORDER)
+        assert "4 points" in evidence(found, SECOND_ORDER)
+        assert "left out" not in evidence(found, "KL falls")
+
+    def test_noise_and_points_that_are_not_invertible(self):
+        cells = [c for c in sweep() if c.inputs["alpha"] < 30]
+        cells += [ideal(30.0, seed, se=10.0) for seed in (0, 1)]
+        cells += [ideal(100.0, seed, invalid=2.0) for seed in (0, 1)]
+        text = evidence(summary(cells), "KL falls")
+        assert "30 (noise), 100 (not invertible at 4 points)" in text
 
 
 class TestFailedCells:
@@ -362,6 +381,7 @@ def start(folder, how, cache):
     env = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     errors = (cache / "stderr").open("w")
     with errors:
@@ -447,9 +467,8 @@ def test_data_in_process_with_a_rung_that_fails(monkeypatch):
         return "made to fail" if np.allclose(width, bad) else None
 
     problem = DataProblem(np.random.default_rng(0).standard_normal((60, 1)))
-    config = EnsembleConfig(first_order=0, natural=1, natural_rows=42)
+    config = EnsembleConfig(first_order=0, natural=0)
     study = {"alphas": (1.0, 2.0), "seeds": (0, 1), "network": Network(2), "config": config}
-    # with a silent output the first step cannot move the inner weights
     bad = Network(2).start(problem, 1.0, 1).potential.terms[1].weights[0]
     monkeypatch.setattr(otflow.studies.runner, "fault", only_seed_one)
     found = alpha_study(problem, **study)

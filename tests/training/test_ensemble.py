@@ -1,5 +1,6 @@
 """Ensembles against their members alone, and both phases against loops written by hand."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +30,20 @@ from otflow.training.ensemble import (
 from otflow.training.loop import learning_rate_schedule
 from otflow.training.natural import NaturalConfig, PointModel, natural_step, start_state
 from otflow.training.step import split_trainable, spread
+from tests.compilation import quick_compilation
+from tests.fakes import Translation
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 ALPHA = np.array([2.0, 20.0])
 SCHEME, TARGET = Conforming(1), StandardNormal(1)
 MEAN, STD = 0.4, 0.7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    with quick_compilation():
+        yield
 
 
 def density():
@@ -45,14 +54,21 @@ def keys(k=2):
     return jax.random.split(jax.random.key(11), k)
 
 
-def potentials(k=2, spoilt=0.0):
-    """Base and network in one dimension; `spoilt` moves the base off the data's moments."""
-    found = []
-    for i in range(k):
-        base = GaussianBase.solve(np.array([MEAN + spoilt]), np.array([[STD**2]]), 5.0)
-        network = ResNetPotential.create(1, 3, 0, jax.random.key(i), output_scale=0.05)
-        found.append(base + network)
-    return found
+def potentials(k=2):
+    """Networks of 15 parameters in one dimension."""
+    keys = jax.random.split(jax.random.key(1), k)
+    return [ResNetPotential.create(1, 2, 0, key, output_scale=0.05) for key in keys]
+
+
+def misplaced():
+    """Networks on bases for data with another mean."""
+    base = GaussianBase.solve(np.array([MEAN + 0.5]), np.array([[STD**2]]), 5.0)
+    return [base + network for network in potentials()]
+
+
+def translations():
+    """Two members of one parameter: quick to compile."""
+    return [Translation(jnp.array([shift])) for shift in (0.3, -0.1)]
 
 
 def rows(k=2, n=60):
@@ -86,32 +102,33 @@ class TestStack:
 
 
 BOTH = EnsembleConfig(first_order=4, first_order_rows=32, natural=3, natural_rows=40)
+MONOTONE = EnsembleConfig(first_order=0, natural=3, natural_rows=60, monotone=True)
+
+
+@functools.cache
+def together():
+    """Two members of different penalty, start and key, through both phases."""
+    source = Fresh(density(), keys())
+    return train(source, BOTH, translations(), log_density=density().log_prob)
 
 
 class TestMembers:
-    """Two members of different penalty, start, key and data, together and alone, both phases."""
+    """A member together with another one of other penalty, start, key and data, and alone."""
 
-    @pytest.mark.parametrize("kind", ["fresh", "given"])
-    def test_an_ensemble_is_its_members(self, kind):
-        known = {"log_density": density().log_prob} if kind == "fresh" else {}
+    def check(self, i, found, source, config, **options):
+        one = slice(i, i + 1)
+        start = translations()[one]
+        (alone,) = train(source, config, start, ALPHA[one], **options)
+        np.testing.assert_allclose(found[i], alone, rtol=1e-9, atol=1e-11)
+        assert np.linalg.norm(alone - flat(start[0])) > 1e-3
 
-        def source(i):
-            if kind == "fresh":
-                return Fresh(density(), keys()[i])
-            return Given(rows()[i], keys()[i])
+    def test_fresh_points(self):
+        source = Fresh(density(), keys()[:1])
+        self.check(0, together(), source, BOTH, log_density=density().log_prob)
 
-        both = slice(None)
-        together = train(source(both), BOTH, **known)
-        start = potentials()
-        for i, found in enumerate(together):
-            (alone,) = train(
-                source(slice(i, i + 1)), BOTH, start[i : i + 1], ALPHA[i : i + 1], **known
-            )
-            np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-11)
-            assert np.linalg.norm(alone - flat(start[i])) > 1e-3
-        again = train(source(both), BOTH, alpha=np.array([2.0, 50.0]), **known)
-        np.testing.assert_array_equal(again[0], together[0])  # the other one's penalty is its own
-        assert not np.allclose(again[1], together[1])
+    def test_given_points(self):
+        found = train(Given(rows(), keys()), MONOTONE, translations())
+        self.check(1, found, Given(rows()[1:], keys()[1:]), MONOTONE)
 
 
 def batch(i, step, n, data=None):
@@ -125,10 +142,10 @@ def batch(i, step, n, data=None):
 
 
 class TestFirstOrder:
-    @pytest.mark.parametrize("kind", ["fresh", "given", "whole"])
+    @pytest.mark.parametrize("kind", ["fresh", "given"])
     def test_is_adam_on_the_objective(self, kind):
         """Six steps of at most 48 points: value and gradient straight from `costs`."""
-        n_steps, data = 6, {"fresh": None, "given": rows(), "whole": rows(n=48)}[kind]
+        n_steps, data = 6, None if kind == "fresh" else rows()
         source = Fresh(density(), keys()) if data is None else Given(data, keys())
         config = EnsembleConfig(
             first_order=n_steps, first_order_rows=48, learning_rate=0.02, natural=0
@@ -156,8 +173,7 @@ class TestFirstOrder:
 
 
 class TestNatural:
-    @pytest.mark.parametrize("monotone", [False, True])
-    def test_is_natural_steps(self, monotone):
+    def test_is_natural_steps(self):
         """After two first-order steps: batches are numbered on, no draw comes twice."""
         first = EnsembleConfig(first_order=2, first_order_rows=16, natural=0)
         config = EnsembleConfig(
@@ -166,7 +182,7 @@ class TestNatural:
             natural=4,
             natural_rows=50,
             damping=1e-3,
-            monotone=monotone,
+            monotone=True,
         )
         source, i = Fresh(density(), keys()), 1
         before = train(source, first)
@@ -184,13 +200,11 @@ class TestNatural:
             max_iter=4,
             batch_size=50,
             damping=1e-3,
-            monotone=monotone,
-            step=1.0 if monotone else 0.5,
+            monotone=True,
+            step=1.0,
         )
         state = start_state(jnp.asarray(before[i]))
-        take = jax.jit(
-            lambda control, state, x: natural_step(model, step, ALPHA[i], control, state, x)
-        )
+        take = jax.jit(lambda *args: natural_step(model, step, ALPHA[i], *args))
         for k in range(4):
             x = batch(i, 2 + k, 50)
             far = np.abs(model(state.flat, x)[0]) > 1
@@ -200,8 +214,8 @@ class TestNatural:
 
     def test_reaches_the_exact_minimum(self):
         """N(0.4, 0.7^2), two penalties, from a base that is wrong in the mean; by quadrature."""
-        config = EnsembleConfig(first_order=60, first_order_rows=128, natural=60, natural_rows=250)
-        members = potentials(spoilt=0.5)
+        config = EnsembleConfig(first_order=50, first_order_rows=128, natural=50, natural_rows=4000)
+        members = misplaced()
         trained = train_ensemble(
             stack(members),
             SCHEME,
@@ -235,16 +249,17 @@ def test_a_member_that_meets_nan_keeps_its_parameters_and_the_others_train():
     data = rows().at[1].add(1e6)
     config = EnsembleConfig(first_order=2, first_order_rows=60, natural=0)
     source = Given(data, keys())
-    trained = unstack(train_ensemble(stack(potentials()), SCHEME, Walled(1), ALPHA, source, config))
-    np.testing.assert_array_equal(flat(trained[1]), flat(potentials()[1]))
-    assert np.linalg.norm(flat(trained[0]) - flat(potentials()[0])) > 1e-3
+    start = stack([Translation(jnp.zeros(1))] * 2)
+    trained = unstack(train_ensemble(start, SCHEME, Walled(1), ALPHA, source, config))
+    assert trained[1].shift == 0
+    assert abs(trained[0].shift) > 1e-3
 
 
-def test_on_step_hears_of_all_steps():
-    config = EnsembleConfig(first_order=30, first_order_rows=4, natural=2, natural_rows=4)
-    heard = []
-    train(Fresh(density(), keys()), config, on_step=heard.append)
-    assert heard == [25, 30, 32]
+def test_on_step_hears_of_blocks(monkeypatch):
+    monkeypatch.setattr("otflow.training.ensemble._BLOCK", 2)
+    config, heard = EnsembleConfig(first_order=5, first_order_rows=4, natural=2), []
+    train(Fresh(density(), keys()), config, translations(), on_step=heard.append)
+    assert heard == [2, 4, 5, 7]
 
 
 def test_no_steps_change_nothing():
@@ -276,23 +291,18 @@ class TestConfig:
 DEVICES = """
 import sys
 import jax
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 import numpy as np
-from otflow.training.ensemble import Fresh, Given
-from tests.training.test_ensemble import BOTH, density, keys, rows, train
-assert jax.local_device_count() == int(sys.argv[1])
-fresh = train(Fresh(density(), keys()), BOTH, log_density=density().log_prob)
-given = train(Given(rows(), keys()), BOTH, guard=rows()[0])
-np.save(sys.argv[2], [fresh, given])
+from tests.training.test_ensemble import together
+assert jax.local_device_count() == 2
+np.save(sys.argv[1], together())
 """
 
 
 def test_two_devices_give_the_same_parameters(tmp_path):
-    command = [sys.executable, "-c", DEVICES, "2", str(tmp_path / "two.npy")]
+    command = [sys.executable, "-c", DEVICES, str(tmp_path / "two.npy")]
     root = Path(__file__).resolve().parents[2]
     found = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert found.returncode == 0, found.stderr
-    fresh = train(Fresh(density(), keys()), BOTH, log_density=density().log_prob)
-    given = train(Given(rows(), keys()), BOTH, guard=rows()[0])
-    np.testing.assert_allclose(np.load(tmp_path / "two.npy"), [fresh, given], rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(np.load(tmp_path / "two.npy"), together(), rtol=1e-9, atol=1e-10)

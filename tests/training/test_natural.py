@@ -13,7 +13,15 @@ from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, StandardNormal
-from otflow.training.natural import MOST_PARAMETERS, NaturalConfig, NaturalDescent, excess
+from otflow.training.natural import (
+    MOST_PARAMETERS,
+    NaturalConfig,
+    NaturalDescent,
+    PointModel,
+    excess,
+    natural_step,
+    start_state,
+)
 from otflow.training.step import split_trainable, spread
 from tests.fakes import Translation
 from tests.support import random_resnet
@@ -205,6 +213,87 @@ class TestBacktracking:
         assert bool((descent.state.flat == 0).all()) == stays
 
 
+class TestGuard:
+    """Points that the map has to keep invertible, beside those of the batch."""
+
+    class Leaning(RK4):
+        """Violation |shift - 1|^2 x_1^2; not invertible where x_1 > 5 once anything moves."""
+
+        def violation(self, potential, x):
+            return jnp.sum((potential.shift - 1) ** 2) * x[:, 0] ** 2
+
+        def push(self, potential, x):
+            pushed = super().push(potential, x)
+            bad = (x[:, 0] > 5) & jnp.any(potential.shift != 0)
+            log_det = jnp.where(bad, -jnp.inf, pushed.log_det)
+            pushed = eqx.tree_at(lambda p: p.log_det, pushed, log_det)
+            return eqx.tree_at(lambda p: p.valid, pushed, ~bad)
+
+    config = NaturalConfig(alpha=2.0, max_iter=10, largest_kl=1e6, damping=1e-3)
+
+    def step(self, guard, start=(0.0, 0.0)):
+        """The parameters after one step on 250 points."""
+        guard = None if guard is None else jnp.asarray(guard)
+        model = PointModel(Translation, self.Leaning(1), TARGET, guard=guard)
+        x = 0.5 * points(250)
+        state = start_state(jnp.asarray(start))
+        take = jax.jit(lambda *args: natural_step(model, self.config, 2.0, False, *args))
+        return x, np.asarray(take(state, x).flat)
+
+    def test_their_violation_enters_the_gradient(self):
+        """Mean over the guard of |s - 1|^2 x_1^2, with alpha; as in the batch's own."""
+        guard = np.array([[1.0, 7.0], [-3.0, 0.0]])  # mean of x_1^2: 5
+        x, found = self.step(guard)
+        fisher = x.T @ x / 250
+        slope = np.mean(x, axis=0) - 2 * np.ones(2) * (np.mean(spread(x)[:, 0] ** 2) + 5.0)
+        matrix = fisher + 1e-3 * np.trace(fisher) / 2 * np.eye(2)
+        np.testing.assert_allclose(found, -0.1 * np.linalg.solve(matrix, slope), rtol=1e-9)
+        assert not np.allclose(found, self.step(None)[1])
+
+    def test_a_step_that_makes_one_invalid_is_not_taken(self):
+        assert (self.step([[6.0, 0.0], [0.0, 0.0]])[1] == 0).all()
+        assert (self.step([[4.0, 0.0], [0.0, 0.0]])[1] != 0).all()
+
+    def test_one_that_is_invalid_already_does_not_stop_it(self):
+        start = (0.5, 0.5)
+        assert (self.step([[6.0, 0.0]], start)[1] != np.array(start)).all()
+
+    def test_counts(self):
+        guard = jnp.array([[6.0, 0.0], [7.0, 1.0], [1.0, 0.0]])
+        model = PointModel(Translation, self.Leaning(1), TARGET, guard=guard)
+        violation, invalid = model.guarded(jnp.array([0.0, 1.0]))
+        assert float(violation) == pytest.approx((36 + 49 + 1) / 3)
+        assert int(invalid) == 2
+
+
+class TestMonotone:
+    """A fixed batch at a small penalty, whose transport the metric does not see."""
+
+    def values(self, monotone):
+        """The batch's objective after every step, by `costs`."""
+        config = NaturalConfig(
+            alpha=0.05, max_iter=10, step=4.0, largest_kl=1e6, monotone=monotone, memory=0.0
+        )
+        x = points(250) + 3.0
+        model = PointModel(Translation, RK4(1), TARGET)
+        state, found = start_state(jnp.array([0.5, -0.5])), []
+        take = jax.jit(lambda *args: natural_step(model, config, 0.05, False, *args))
+        value = jax.jit(lambda shift: costs(Translation(shift), RK4(1), TARGET, x))
+        for _ in range(config.max_iter):
+            means = value(state.flat)
+            found.append(float(jnp.mean(means.transport + 0.05 * means.nll)))
+            state = take(state, x)
+        return np.array(found)
+
+    def test_never_raises_the_objective(self):
+        found = self.values(True)
+        assert (np.diff(found) <= 0).all()
+        assert found[-1] < found[0]
+
+    def test_without_it_the_same_steps_do(self):
+        assert (np.diff(self.values(False)) > 0).any()
+
+
 class TestGaussianProblem:
     """N(mean, cov) to N(0, I), alpha = 100, from a wrong base with a quadratic to learn."""
 
@@ -248,6 +337,12 @@ class TestConfig:
     def test_refuses_counts_below_one(self, name):
         with pytest.raises(ValueError, match=rf"^{name}: expected an integer >= 1; got 0"):
             NaturalConfig(**{name: 0})
+
+    @pytest.mark.parametrize(("memory", "bound"), [(1.0, r"in \[0, 1\)"), (-0.1, ">= 0")])
+    def test_refuses_a_memory_outside_zero_to_one(self, memory, bound):
+        with pytest.raises(ValueError, match=rf"^memory: expected a .*number {bound}; got "):
+            NaturalConfig(memory=memory)
+        assert NaturalConfig(memory=0.0).memory == 0
 
 
 @pytest.mark.parametrize(("width", "fits"), [(86, True), (87, False)])

@@ -53,17 +53,15 @@ def draw_study(result: StudyResult, path: str | Path) -> None:
 def _panel(axis: Any, series: Series, x_name: str) -> None:
     x, mean = np.array(series.x), np.array(series.mean)
     half = 1.96 * np.array(series.standard_error)
-    positive = np.isfinite(mean) & (mean > 0)
     logarithmic = series.expected is not None
+    drawn = np.isfinite(mean) & ((mean > 0) | (not logarithmic))
+    points, mean, half = x[drawn], mean[drawn], half[drawn]
+    below = half
     if logarithmic:
-        low = np.maximum(mean - half, 0.2 * mean)
+        below = np.minimum(half, 0.8 * mean)
         axis.set_yscale("log")
-    else:
-        low, positive = mean - half, np.isfinite(mean)
-    bars = np.stack([mean - low, half])[:, positive]
-    axis.errorbar(
-        x[positive], mean[positive], bars, fmt="o", ms=5, color=DATA, capsize=3, label="measured"
-    )
+    bars = np.stack([below, half])
+    axis.errorbar(points, mean, bars, fmt="o", ms=5, color=DATA, capsize=3, label="measured")
     if series.exact is not None and np.isfinite(series.exact).any():
         label = "alpha p_eff / (2N)" if series.name == "loss_gap" else "exact"
         axis.plot(x, series.exact, color=INK, lw=1.2, label=label)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.batching import map_rows
+from otflow.flow import Flow
 from otflow.studies.information import effective_parameters
 from otflow.studies.members import Network, train_members
 from otflow.studies.problems import DataProblem
@@ -67,9 +68,7 @@ def advise_alpha(
     config = EnsembleConfig(first_order=max_iter, natural=60, natural_rows=2000)
     starts = [network.start(problem, alpha, seed) for alpha in _ALPHAS]
     flows = train_members(starts, problem, _ALPHAS, [seed, seed], config)
-    moved = [
-        map_rows(lambda rows, flow=flow: flow.push(rows).transport, problem.rows) for flow in flows
-    ]
+    moved = [_transport(flow, problem.rows) for flow in flows]
     difference = (moved[1] - moved[0]) / (2 / _ALPHAS[0] - 2 / _ALPHAS[1])
     c = float(difference.mean())
     error = float(difference.std(ddof=1) / math.sqrt(len(difference)))
@@ -89,3 +88,7 @@ def advise_alpha(
     if math.isnan(alpha):
         reasoning = f"c = {c:.3g} +- {1.96 * error:.2g} is not resolved from 0: no advice"
     return Advice(alpha, (low, high), c, p_eff, n, reasoning)
+
+
+def _transport(flow: Flow, x: np.ndarray) -> np.ndarray:
+    return map_rows(lambda rows: flow.push(rows).transport, x)

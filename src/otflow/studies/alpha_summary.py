@@ -172,24 +172,10 @@ def _concave(grouped: dict[float, Group], penalty: str) -> Statement:
 
 
 def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
-    """The rates over the alphas at which the flows' own gap is small enough to see them."""
-    kept, dropped = {}, []
-    for alpha, group in grouped.items():
-        known = group.cells[0].values
-        room = known["exact_half_w2_squared"] - known["exact_objective"]
-        excess = group.mean("objective") - known["exact_objective"]
-        if excess <= _MOST_EXCESS * room:
-            kept[alpha] = group
-        else:
-            dropped.append(f"{alpha:g} (J - J* is {100 * excess / room:.0f} %)")
-    note = ""
-    if dropped:
-        note = (
-            f"; left out because the optimiser's gap exceeds {100 * _MOST_EXCESS:.0f} % of "
-            f"1/2 W2^2 - J*: alpha = {', '.join(dropped)}"
-        )
+    """The rates, each over the alphas at which it is not hidden by the flows' own gap or noise."""
     statements, series = [], []
     for name, claim, expected, tolerance in _SLOPES:
+        kept, note = _usable(grouped, name)
         exact = [_exact_value(name, alpha, g) for alpha, g in grouped.items()]
         drawn = make_series(name, grouped, name, exact)
         if len(kept) < 3:
@@ -202,6 +188,32 @@ def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
             drawn = dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept)
         series.append(dataclasses.replace(drawn, expected=expected))
     return statements, series
+
+
+def _usable(grouped: dict[float, Group], name: str) -> tuple[dict[float, Group], str]:
+    """Alphas at which a rate can be read, and in words why the others are left out.
+
+    The optimiser's gap J - J* must be small against what the exact minimiser leaves, the flows
+    invertible wherever they were measured, and the noise below the exact value.
+    """
+    kept, dropped = {}, []
+    for alpha, group in grouped.items():
+        known = group.cells[0].values
+        room = known["exact_half_w2_squared"] - known["exact_objective"]
+        value = _exact_value(name, alpha, group)
+        scale = value if name == "limit_error" else room
+        excess = group.mean("objective") - known["exact_objective"]
+        invalid = group.values("invalid").sum()
+        if invalid > 0:
+            dropped.append(f"{alpha:g} (not invertible at {invalid:g} points)")
+        elif not excess <= _MOST_EXCESS * scale:
+            share = f"{100 * excess / scale:.0f} %" if scale > 0 else "all"
+            dropped.append(f"{alpha:g} (J - J* is {share} of what is left)")
+        elif 1.96 * group.error(name) > value:
+            dropped.append(f"{alpha:g} (noise)")
+        else:
+            kept[alpha] = group
+    return kept, f"; left out: alpha = {', '.join(dropped)}" if dropped else ""
 
 
 def _fit(grouped: dict[float, Group], name: str) -> Rate:
