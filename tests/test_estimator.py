@@ -481,3 +481,18 @@ def test_a_random_state_object_and_none(quick):
 def test_the_target_is_the_standard_normal_by_default(moons_flow):
     assert isinstance(moons_flow.flow_.target, StandardNormal)
     assert moons_flow.flow_.target.dim == 2
+
+
+def test_certify_is_that_of_the_model(moons_flow, monkeypatch):
+    """The options arrive; tests/certificates has the rest."""
+    asked = []
+    monkeypatch.setattr(
+        otflow.certificates, "certify_model", lambda *args, **options: asked.append((args, options))
+    )
+    moons_flow.certify(MOONS, seconds=1.0)
+    (model, rows), options = asked[0]
+    assert model is moons_flow
+    assert rows is MOONS
+    assert options == {"seconds": 1.0}
+    with pytest.raises(NotFittedError):
+        OTFlow().certify(MOONS)

@@ -367,7 +367,7 @@ study = AlphaStudy(
     alphas=(1.0, 4.0),
     seeds=(0, 1),
     network=Network(width=4),
-    config=EnsembleConfig(first_order=50, first_order_rows=64, natural=25, natural_rows=250),
+    config=EnsembleConfig(first_order=0, natural=25, natural_rows=1000),
     evaluation=2000,
 )
 folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
