@@ -221,7 +221,10 @@ class TestExclusion:
         cells = [c for c in sweep() if c.inputs["alpha"] < 30]
         cells += [ideal(30.0, seed, se=10.0) for seed in (0, 1)]
         cells += [ideal(100.0, seed, invalid=2.0) for seed in (0, 1)]
-        text = evidence(summary(cells), "KL falls")
+        found = summary(cells)
+        assert {verdicts(found)[claim] for claim in BOUNDS} == {"not resolved"}
+        assert "4 points" in evidence(found, "J >= J*_alpha")
+        text = evidence(found, "KL falls")
         assert "30 (noise), 100 (not invertible at 4 points)" in text
 
 

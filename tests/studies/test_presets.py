@@ -61,3 +61,10 @@ def test_refused(args, error, message):
 def test_unknown_fields_are_refused():
     with pytest.raises(ValueError, match=r"^changes: expected fields of .*; got \['widht'\]"):
         make_study("steps", PRODUCT, widht=3)
+
+
+def test_sample_sizes_fit_the_rows():
+    """At most half of the training rows, 70 % of all."""
+    rows = np.random.default_rng(0).normal(size=(4000, 2))
+    assert make_study("samples", DataProblem(rows)).sizes == (250, 500, 1000)
+    assert make_study("samples", DataProblem(rows[:100])).sizes == (35,)

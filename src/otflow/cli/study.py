@@ -20,10 +20,10 @@ study = typer.Typer(
     help="Measure what the theory promises, with intervals and verdicts.", no_args_is_help=True
 )
 
-Problem = Annotated[str, typer.Option(help="product, gaussian or mixture; ignored with --data.")]
+Problem = Annotated[str, typer.Option(help="product, gaussian or mixture.")]
 Dim = Annotated[int, typer.Option(help="Dimension of the problem.")]
 Data = Annotated[
-    Path | None, typer.Option(help="Your own table instead; its columns are standardised.")
+    Path | None, typer.Option(help="Your own table instead of --problem; columns are standardised.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the study: results, weights, figure.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the study in the folder.")]

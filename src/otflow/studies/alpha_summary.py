@@ -117,11 +117,16 @@ def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
     errors = [g.error("objective") for g in parts]
     gaps = [g.mean("value_gap") for g in parts]
     excess = [g.mean("objective") - g.mean("exact_objective") for g in parts]
-    bound = "J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport"
-    statements.append(Statement(bound, verdict_at_least(gaps, errors), _worst(grouped, gaps)))
-    statements.append(
-        Statement("J >= J*_alpha", verdict_at_least(excess, errors), _worst(grouped, excess))
-    )
+    invalid = sum(g.values("invalid").sum() for g in parts)
+    for claim, slack in (
+        ("J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport", gaps),
+        ("J >= J*_alpha", excess),
+    ):
+        verdict, text = verdict_at_least(slack, errors), _worst(grouped, slack)
+        if invalid > 0:
+            verdict = NOT_RESOLVED
+            text = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
+        statements.append(Statement(claim, verdict, text))
     return statements
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from otflow.studies.alpha import AlphaStudy
 from otflow.studies.members import Network
-from otflow.studies.problems import AbstractProblem
+from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy
-from otflow.studies.samples import SampleStudy
+from otflow.studies.samples import SIZES, SampleStudy
 from otflow.studies.steps import StepStudy
 from otflow.studies.width import WidthStudy
 from otflow.training.config import check_count
@@ -46,6 +46,11 @@ def make_study(
     fields = _full(kind, problem.dim)
     if demo:
         fields |= _DEMO[kind]
+    if kind == "samples" and isinstance(problem, DataProblem):
+        sizes = fields.get("sizes", SIZES)
+        fields["sizes"] = tuple(n for n in sizes if n <= len(problem.rows) // 2) or (
+            max(8, len(problem.rows) // 2),
+        )
     if seeds is not None:
         check_count("seeds", seeds)
         fields[_SEEDS[kind]] = tuple(range(seeds))

@@ -74,7 +74,8 @@ class SampleStudy(AbstractStudy):
                 f"sizes: expected at most {len(self.problem.rows)}, the training rows; "
                 f"got {self.sizes[-1]}."
             )
-        if self.pool < 16 * self.sizes[-1]:
+        known = not isinstance(self.problem, DataProblem)  # data: all there are
+        if known and self.pool < 16 * self.sizes[-1]:
             raise ValueError(f"pool: expected at least 16 * {self.sizes[-1]}; got {self.pool}.")
 
     def settings(self) -> dict[str, Any]:

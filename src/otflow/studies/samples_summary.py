@@ -31,6 +31,7 @@ _COLUMNS = (
     "expected_gap",
     "sd",
     "invalid_replicates",
+    "usable_alpha",
 )
 
 
@@ -43,12 +44,17 @@ def summarise_samples(
     alpha = settings["alpha"]
     grouped, spreads = groups(cells, "n"), groups(cells, "spread_n")
     p_eff = math.nan if best is None else best.values["p_eff"]
-    rows = [_row(n, grouped.get(n), spreads.get(n), alpha * p_eff / (2 * n)) for n in _sizes(cells)]
+    c = math.nan if best is None else best.values.get("exact_rate_constant", math.nan)
+    rows = []
+    for n in _sizes(cells):
+        row = _row(n, grouped.get(n), spreads.get(n), alpha * p_eff / (2 * n))
+        # where bias c/alpha and estimation alpha p_eff/(2N) balance
+        row["usable_alpha"] = math.sqrt(2 * n * c / p_eff) if p_eff > 0 else math.nan
+        rows.append(row)
     statements: list[Statement] = []
     series: list[Series] = []
     if best is not None and len(grouped) > 1:
         statements, series = _statements(grouped, spreads, alpha, p_eff)
-        statements += _joint_rule(best, settings, p_eff)
     return StudyResult(
         settings=settings,
         columns=_COLUMNS,
@@ -145,16 +151,3 @@ def _largest(valid: dict[float, Group], alpha: float, p_eff: float) -> Statement
         f"curvature and gradient noise give {p_eff:.1f}"
     )
     return Statement(claim, verdict, text)
-
-
-def _joint_rule(best: Cell, settings: dict[str, Any], p_eff: float) -> list[Statement]:
-    """The penalty at which bias c/alpha and estimation alpha p_eff/(2N) balance."""
-    c = best.values.get("exact_rate_constant")
-    if c is None:
-        return []
-    usable = ", ".join(
-        f"N = {n:g}: alpha <= {math.sqrt(2 * n * c / p_eff):.3g}" for n in settings["sizes"]
-    )
-    claim = "joint limit: c/alpha = alpha p_eff / (2N) at alpha = sqrt(2 N c / p_eff)"
-    text = f"with c = {c:.4g} and p_eff = {p_eff:.1f}: {usable}"
-    return [Statement(claim, "holds" if math.isfinite(p_eff) else NOT_RESOLVED, text)]
