@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import otflow
 import otflow.cli.app
-import otflow.estimator
+import otflow.fitting
 from otflow.cli.app import app
 from otflow.estimator import load
 from otflow.tables import Table, read_table, write_table
@@ -119,7 +119,7 @@ def test_a_run_that_stops_early_still_writes_its_model(
         result = untrained(*args, **kwargs)
         return type(result)(**{**vars(result), "status": status})
 
-    monkeypatch.setattr(otflow.estimator, "train", stopped)
+    monkeypatch.setattr(otflow.fitting, "train", stopped)
     result = run("fit", data, "--out", tmp_path / "m", *SETTINGS, code=code)
     assert "best weights so far are in" in result.stderr
     assert word in result.stderr
@@ -131,7 +131,7 @@ def test_an_interrupt_before_training_writes_nothing(tmp_path, data, monkeypatch
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(otflow.estimator, "train", interrupted)
+    monkeypatch.setattr(otflow.fitting, "train", interrupted)
     result = run("fit", data, "--out", tmp_path / "m", *SETTINGS, code=130)
     assert result.stderr == "error: interrupted.\n"
     assert not (tmp_path / "m").exists()
@@ -143,7 +143,7 @@ def test_a_bug_is_not_hidden(tmp_path, data, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(otflow.estimator, "train", broken)
+    monkeypatch.setattr(otflow.fitting, "train", broken)
     command = ["fit", data, "--out", tmp_path / "m", *SETTINGS]
     result = CliRunner().invoke(app, [str(word) for word in command])
     assert isinstance(result.exception, ZeroDivisionError)

@@ -90,7 +90,7 @@ _DEMO: dict[str, dict[str, Any]] = {
     "width": {
         "widths": (4, 8, 16, 32),
         "starts": 4,
-        "seeds": (0, 1),
+        "seeds": (0, 1, 2, 3),
         "n": 2000,
         "config": EnsembleConfig(natural=80, natural_rows=2000, learning_rate=0.03),
         "steps": 40,

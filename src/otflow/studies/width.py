@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from otflow.evaluation import evaluate
 from otflow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
@@ -99,19 +100,15 @@ class WidthStudy(AbstractStudy):
         return f"class,width={width},start={start}"
 
     def values(self, flows: list[Any]) -> list[dict[str, float]]:
-        """J of flows on common fresh points, with the exact answer."""
-        exact = self.problem.reference(self.alpha)
-        x = exact.sample(_POPULATION_SEED, self.evaluation)
-        known = self.alpha * exact.log_prob(x)
+        """J of flows on common fresh points, infinite where one is not invertible; exact answer."""
+        exact, density = self.problem.reference(self.alpha), self.problem.density
         found = []
         for flow in flows:
-            terms = point_objective(flow, x, self.alpha) + known
-            finite = np.isfinite(terms).all()
-            error = terms.std(ddof=1) / math.sqrt(len(terms)) if finite else math.nan
+            at = evaluate(flow, density, self.alpha, self.evaluation, _POPULATION_SEED, exact)
             values = {
-                "objective": float(terms.mean()),
-                "objective_se": float(error),
-                "invalid": float((~np.isfinite(terms)).sum()),
+                "objective": math.inf if at.invalid else at.objective.mean,
+                "objective_se": math.nan if at.invalid else at.objective.standard_error,
+                "invalid": float(at.invalid),
             }
             found.append(values | exact_values(self.problem, self.alpha))
         return found
