@@ -1,7 +1,7 @@
 """Many small flows as one program against one by one, on the same machine in one run.
 
-    python benchmarks/ensemble.py            # about five minutes
-    python benchmarks/ensemble.py --quick    # about one minute
+    python benchmarks/ensemble.py            # four sizes, medians of three
+    python benchmarks/ensemble.py --quick    # one size, half a minute
 
 Problem: rotated product of two copies of 0.4 N(-2, 0.5^2) + 0.6 N(1.5, 0.7^2), alpha = 10.
 """
@@ -51,7 +51,8 @@ def main() -> None:
         "width  rows | step of all, ms: one by one  together  speed-up | with compilation: speed-up"
     )
     for width, rows in sizes:
-        short, long = 25, 100
+        short, long = 100, 1100
+        seconds(1, width, rows, short)  # what JAX compiles once in a process
         times = np.array(
             [
                 [seconds(m, width, rows, steps) for m in (1, k) for steps in (short, long)]

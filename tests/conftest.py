@@ -8,6 +8,9 @@ import pytest
 from otflow.precision import precision
 from tests.support import OFFICIAL, load_official
 
+# Tests compile more than they compute: a third of the suite's time. Subprocesses run as users do.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_code_is_dropped():

@@ -30,7 +30,6 @@ from otflow.training.ensemble import (
 from otflow.training.loop import learning_rate_schedule
 from otflow.training.natural import NaturalConfig, PointModel, natural_step, start_state
 from otflow.training.step import split_trainable, spread
-from tests.compilation import quick_compilation
 from tests.fakes import Translation
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -38,12 +37,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 ALPHA = np.array([2.0, 20.0])
 SCHEME, TARGET = Conforming(1), StandardNormal(1)
 MEAN, STD = 0.4, 0.7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    with quick_compilation():
-        yield
 
 
 def density():
