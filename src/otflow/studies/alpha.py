@@ -121,9 +121,10 @@ class _Rung:
             config,
             on_step=report,
         )
+        exact = exact_values(study.problem, alpha)
         for i, flow in zip(good, flows, strict=True):
             values = measure(flow, study.problem, alpha, study.evaluation, EVALUATION_SEED)
-            outcomes[i] = Outcome(values | exact_values(study.problem, alpha), flow)
+            outcomes[i] = Outcome(values | exact, flow)
         return outcomes
 
     def _start(self, saved: Saved, seed: int) -> Flow | str:

@@ -15,6 +15,7 @@ from otflow.studies.result import (
     Group,
     Series,
     StudyResult,
+    failures,
     groups,
     make_series,
     replicates,
@@ -71,7 +72,7 @@ def summarise_alpha(
         x_name="alpha",
         cells=len(cells),
         planned=planned,
-        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+        failed=failures(cells),
     )
 
 

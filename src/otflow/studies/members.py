@@ -61,6 +61,20 @@ class Network:
             )
             return self.flow(base + network)
 
+    def train(
+        self,
+        problem: AbstractProblem,
+        alpha: float,
+        seeds: Sequence[int],
+        config: EnsembleConfig,
+        data: Float[np.ndarray, "k n d"] | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> list[Flow]:
+        """One flow a seed, started and trained together at one penalty (see `train_members`)."""
+        starts = [self.start(problem, alpha, seed) for seed in seeds]
+        alphas = [alpha] * len(starts)
+        return train_members(starts, problem, alphas, seeds, config, data, on_step=on_step)
+
     def flow(self, potential: AbstractPotential) -> Flow:
         """The flow to N(0, I) of a potential."""
         return Flow(potential, StandardNormal(potential.dim), Conforming(self.n_steps))

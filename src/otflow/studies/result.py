@@ -123,6 +123,11 @@ def replicates(grouped: dict[float, Group], name: str) -> np.ndarray:
     return table
 
 
+def failures(cells: Iterable[Cell]) -> list[tuple[str, str]]:
+    """(cell, error) of those that failed."""
+    return [(c.id, c.error or "") for c in cells if c.status == "failed"]
+
+
 def verdict_equal(mean: float, error: float, expected: float, tolerance: float) -> Verdict:
     """Whether a value is expected +- tolerance, decided by its whole 95 % interval."""
     low, high = mean - Z * error, mean + Z * error

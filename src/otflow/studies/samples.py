@@ -128,12 +128,11 @@ class SampleStudy(AbstractStudy):
     def _optimum(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         rows = self.sample(_OPTIMUM_SEED, self.optimum_rows)
         k = self.starts
-        starts = [self.network.start(self.problem, self.alpha, seed) for seed in range(k)]
         data = None
         if isinstance(self.problem, DataProblem):
             data = np.broadcast_to(rows, (k, *rows.shape))
-        flows = train_members(
-            starts, self.problem, [self.alpha] * k, range(k), self.optimum, data, on_step=report
+        flows = self.network.train(
+            self.problem, self.alpha, range(k), self.optimum, data, on_step=report
         )
         reached = [float(point_objective(f, rows, self.alpha).mean()) for f in flows]
         best = flows[int(np.argmin(reached))]

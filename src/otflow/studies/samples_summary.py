@@ -14,6 +14,7 @@ from otflow.studies.result import (
     Group,
     Series,
     StudyResult,
+    failures,
     groups,
     make_series,
     replicates,
@@ -64,7 +65,7 @@ def summarise_samples(
         x_name="n",
         cells=len(cells),
         planned=planned,
-        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+        failed=failures(cells),
     )
 
 

@@ -134,19 +134,12 @@ class _Conforming:
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study, alpha = self.study, self.study.alpha
         network = Network(study.width, 0 if self.n_steps == 1 else 1, self.n_steps)
-        starts = [network.start(study.problem, alpha, seed) for seed in study.seeds]
-        flows = train_members(
-            starts,
-            study.problem,
-            [alpha] * len(starts),
-            study.seeds,
-            study.config,
-            on_step=report,
-        )
+        flows = network.train(study.problem, alpha, study.seeds, study.config, on_step=report)
+        exact = exact_values(study.problem, alpha)
         outcomes = []
         for flow in flows:
             values = measure(flow, study.problem, alpha, study.evaluation, EVALUATION_SEED)
-            outcomes.append(Outcome(values | exact_values(study.problem, alpha), flow))
+            outcomes.append(Outcome(values | exact, flow))
         return outcomes
 
 

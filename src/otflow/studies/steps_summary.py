@@ -12,6 +12,7 @@ from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
     StudyResult,
+    failures,
     groups,
     make_series,
     replicates,
@@ -61,7 +62,7 @@ def summarise_steps(
         x_name="n_steps",
         cells=len(cells),
         planned=planned,
-        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+        failed=failures(cells),
     )
 
 

@@ -102,7 +102,7 @@ class WidthStudy(AbstractStudy):
     def values(self, flows: list[Any]) -> list[dict[str, float]]:
         """J of flows on common fresh points, infinite where one is not invertible; exact answer."""
         exact, density = self.problem.reference(self.alpha), self.problem.density
-        found = []
+        known, found = exact_values(self.problem, self.alpha), []
         for flow in flows:
             at = evaluate(flow, density, self.alpha, self.evaluation, _POPULATION_SEED, exact)
             values = {
@@ -110,7 +110,7 @@ class WidthStudy(AbstractStudy):
                 "objective_se": math.nan if at.invalid else at.objective.standard_error,
                 "invalid": float(at.invalid),
             }
-            found.append(values | exact_values(self.problem, self.alpha))
+            found.append(values | known)
         return found
 
 
@@ -124,10 +124,9 @@ class _Class:
     def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
         study = self.study
         network = Network(self.width, study.depth, study.n_steps)
-        seeds = range(study.starts)
-        starts = [network.start(study.problem, study.alpha, seed) for seed in seeds]
-        alphas = [study.alpha] * len(starts)
-        flows = train_members(starts, study.problem, alphas, seeds, study.config, on_step=report)
+        flows = network.train(
+            study.problem, study.alpha, range(study.starts), study.config, on_step=report
+        )
         return [Outcome(v, f) for v, f in zip(study.values(flows), flows, strict=True)]
 
 

@@ -14,6 +14,7 @@ from otflow.studies.result import (
     Group,
     StudyResult,
     Z,
+    failures,
     groups,
     make_series,
 )
@@ -59,7 +60,7 @@ def summarise_width(
         x_name="width",
         cells=len(cells),
         planned=planned,
-        failed=[(c.id, c.error or "") for c in cells if c.status == "failed"],
+        failed=failures(cells),
     )
 
 
