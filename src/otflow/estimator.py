@@ -325,12 +325,14 @@ def load(path: str | Path) -> OTFlow:
     model = load_model(path)
     try:
         estimator = OTFlow(**model.settings, target=model.flow.target)
+        estimator._settings()
         history = {
-            name: [math.nan if v is None else v for v in values]
+            name: [math.nan if v is None else float(v) for v in values]
             for name, values in model.training["history"].items()
         }
-        estimator.n_iter_, estimator.status_ = model.training["n_iter"], model.training["status"]
-    except (TypeError, KeyError, AttributeError) as error:
+        estimator.n_iter_ = int(model.training["n_iter"])
+        estimator.status_ = str(model.training["status"])
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
     estimator.history_, estimator.n_features_in_ = history, model.flow.dim

@@ -5,7 +5,8 @@ file, named by their path in that tree. Only the classes listed in `_CLASSES` ar
 """
 
 import dataclasses
-import json
+import platform
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,19 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import jaxtyped
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 import otflow
-from otflow.files import atomic_path
 from otflow.flow import Flow
+from otflow.migrations import FORMAT_VERSION, migrate
 from otflow.potentials import GaussianBase, ResNetPotential, SumPotential
 from otflow.precision import dtype_of, precision
 from otflow.preprocessing import Standardizer
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
+from otflow.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 
-FORMAT_VERSION = 1
-_DAMAGE = (
-    SafetensorError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_ENTRY = "otflow"  # of the header's metadata
+_DAMAGE = (AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError)
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
@@ -56,7 +48,8 @@ _CLASSES: dict[str, type[eqx.Module]] = {
 class Model:
     """A flow with the map to the data's units and a summary of its training.
 
-    `columns` are the names of the fitted frame's columns, None where it had none.
+    `columns` are the names of the fitted frame's columns, None where it had none. `versions` are
+    those of the packages that trained it; empty where the file does not say.
     """
 
     flow: Flow
@@ -64,6 +57,14 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, otflow and the packages that decide its numbers."""
+    names = ("jax", "jaxlib", "equinox", "numpy")
+    found = {name: packages.version(name) for name in names}
+    return {"otflow": otflow.__version__, "python": platform.python_version()} | found
 
 
 def save_model(path: str | Path, model: Model) -> None:
@@ -84,10 +85,28 @@ def save_model(path: str | Path, model: Model) -> None:
         "columns": None if model.columns is None else list(model.columns),
         "settings": model.settings,
         "training": model.training,
+        "versions": model.versions,
     }
-    text = json.dumps(metadata, allow_nan=False, default=_plain)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"otflow": text})
+    write_tensors(path, _ENTRY, metadata, tensors)
+
+
+def read_model_header(path: str | Path) -> Header:
+    """What a model file says of itself, as it was written; its tensors are not read.
+
+    Raises:
+        As `load_model`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}.")
+    try:
+        header = read_header(path, _ENTRY)
+        migrate(header.document, {})
+        return header
+    except KeyError as error:
+        raise ValueError(f"{path}: not a readable otflow model (no entry {error}).") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
 
 
 def load_model(path: str | Path) -> Model:
@@ -101,13 +120,9 @@ def load_model(path: str | Path) -> Model:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}.")
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("otflow")
-            if text is None:
-                raise ValueError("a safetensors file of another program")
-            metadata = json.loads(text)
-            _check_version(metadata["format_version"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = migrate(read_header(path, _ENTRY).document, read_tensors(path))
+        check_finite(tensors)
+        _check_kinds(tensors)
         with precision(metadata["dtype"]):
             flow = _decode(metadata["structure"]["flow"], tensors)
         model = Model(
@@ -116,8 +131,11 @@ def load_model(path: str | Path) -> Model:
             columns=None if metadata["columns"] is None else tuple(metadata["columns"]),
             settings=dict(metadata["settings"]),
             training=dict(metadata["training"]),
+            versions=dict(metadata.get("versions", {})),
         )
         _check_model(model)
+        if tensors:
+            raise ValueError(f"no part of the model uses {', '.join(tensors)}")
         return model
     except KeyError as error:
         raise ValueError(f"{path}: not a readable otflow model (no entry {error}).") from error
@@ -125,20 +143,11 @@ def load_model(path: str | Path) -> Model:
         raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and types as JSON knows them."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (type, np.dtype)):
-        return np.dtype(value).name
-    raise TypeError(f"model files cannot hold a {type(value).__name__}.")
-
-
-def _check_version(version: object) -> None:
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"format version {version!r} is none")
-    if version > FORMAT_VERSION:
-        raise ValueError(f"format version {version} is newer than this otflow reads")
+def _check_kinds(tensors: dict[str, np.ndarray]) -> None:
+    """The flow computes with floating numbers only."""
+    for name, array in tensors.items():
+        if name.startswith("flow.") and array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name}: expected float32 or float64; got {array.dtype}")
 
 
 def _check_model(model: Model) -> None:
@@ -173,7 +182,7 @@ def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
 
 def _decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = False) -> Any:
     if "tensor" in spec:
-        array = tensors[spec["tensor"]]
+        array = tensors.pop(spec["tensor"])  # once: a file must not name a large one many times
         return array if numpy else jnp.asarray(array)
     if "tuple" in spec:
         return tuple(_decode(v, tensors, numpy) for v in spec["tuple"])

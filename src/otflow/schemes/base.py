@@ -59,9 +59,14 @@ class AbstractScheme(eqx.Module):
         """Positions at t = 0, 1/n_steps, ..., 1 of points that start at x."""
 
 
+MOST_STEPS = 10_000  # no accuracy is gained beyond, and a damaged file may ask for any number
+
+
 def check_steps(n_steps: object, name: str = "n_steps") -> None:
-    """Raise TypeError or ValueError unless n_steps is an integer >= 1."""
+    """Raise TypeError or ValueError unless n_steps is an integer in 1..MOST_STEPS."""
     if isinstance(n_steps, bool) or not isinstance(n_steps, numbers.Integral):
         raise TypeError(f"{name}: expected an integer >= 1; got {type(n_steps).__name__}.")
     if n_steps < 1:
         raise ValueError(f"{name}: expected an integer >= 1; got {n_steps}.")
+    if n_steps > MOST_STEPS:
+        raise ValueError(f"{name}: expected at most {MOST_STEPS}; got {n_steps}.")
