@@ -21,6 +21,7 @@ from otflow.precision import cast, precision
 from otflow.preprocessing import Standardizer
 from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
+from otflow.training.checkpoint import Watch
 from otflow.training.config import check_count
 
 require("sklearn", "sklearn")
@@ -122,24 +123,29 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         self.target = target
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, X_val: Any = None) -> "OTFlow":
+    def fit(self, X: Any, y: Any = None, X_val: Any = None, **watch: Any) -> "OTFlow":
         """Train on the rows of X.
 
         Args:
             X: (n, d) finite numbers, n >= 2, no constant column.
             y: ignored.
             X_val: (k, d) rows for early stopping; by default a share of X is held out.
+            watch: `checkpoint` (a file for the run's state, written every `checkpoint_every` steps
+                and on Ctrl-C or SIGTERM), `resume` (go on from it where it exists, with the same
+                result bit for bit), `on_validation` (called with every row of the history): the
+                fields of `otflow.training.Watch`.
 
         Returns:
             self.
 
         Raises:
             ValueError, TypeError: bad data or hyperparameters, before any compute.
+            OSError: the checkpoint cannot be written, or holds a run and `resume` is not set.
             TrainingDivergedError: the objective became non-finite; the weights before that are
                 kept and usable.
             KeyboardInterrupt: Ctrl-C; likewise.
         """
-        settings = self._settings()
+        settings, watching = self._settings(), self._watch(watch)
         X = check_data(self, X, fitting=True)
         X_val = None if X_val is None else check_data(self, X_val)
         target = settings.make_target(X.shape[1])
@@ -152,9 +158,10 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             z_val = None if X_val is None else jnp.asarray(scaler.forward(X_val), self.dtype)
             stream = BatchStream(len(z), max(self.batch_size, 2000), seed)
             material = Material(z, z_val, lambda k: z[stream.take(1)[0]])
-            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
+            fitted = fit_flow(settings, material, target, seed, watching)
+            return self._keep(fitted, scaler, settings)
 
-    def fit_density(self, density: AbstractTarget) -> "OTFlow":
+    def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
 
         Natural-gradient steps draw fresh samples and use the log-density as a control variate,
@@ -162,6 +169,7 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
 
         Args:
             density: rho0, an object of `otflow.targets`.
+            watch: as in `fit`.
 
         Returns:
             self.
@@ -169,7 +177,7 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         Raises:
             As `fit`.
         """
-        settings = self._settings()
+        settings, watching = self._settings(), self._watch(watch)
         if not isinstance(density, AbstractTarget):
             raise TypeError(
                 f"density: expected an object of otflow.targets; got {type(density).__name__}."
@@ -186,7 +194,8 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
             scaler = Standardizer.identity(density.dim)
             material = Material(x, x_val, draw, density)
-            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
+            fitted = fit_flow(settings, material, target, seed, watching)
+            return self._keep(fitted, scaler, settings)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
@@ -294,6 +303,15 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
     def _settings(self) -> Settings:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
         return Settings(**values)
+
+    def _watch(self, options: dict[str, Any]) -> Watch:
+        watch = Watch(**options)
+        if watch.checkpoint is not None and not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                "random_state: expected an integer where there is a checkpoint, so that the run "
+                f"can be resumed; got {self.random_state!r}."
+            )
+        return watch
 
     def _seed(self, random_state: Any) -> int:
         return int(validation.check_random_state(random_state).randint(2**31 - 1))

@@ -13,6 +13,7 @@ from otflow.flow import Flow
 from otflow.precision import cast, precision
 from otflow.targets import AbstractTarget, StandardNormal
 from otflow.training import NaturalConfig, TrainingConfig, TrainingResult, polish, train
+from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.config import check_count, check_number
 
 
@@ -122,9 +123,45 @@ class Fitted:
             )
 
 
-def fit_flow(settings: Settings, material: Material, target: AbstractTarget, seed: int) -> Fitted:
-    """Train a flow; call within `precision(settings.dtype)`. See `Fitted.raise_if_stopped`."""
+def fit_flow(
+    settings: Settings,
+    material: Material,
+    target: AbstractTarget,
+    seed: int,
+    watch: Watch = Watch(),
+) -> Fitted:
+    """Train a flow; call within `precision(settings.dtype)`. See `Fitted.raise_if_stopped`.
+
+    Raises:
+        ValueError: `watch` is to resume another run; names the settings or data that differ.
+    """
     target = cast(target, settings.dtype)
+    if watch.checkpoint is None:
+        return _fit_flow(settings, material, target, seed, watch, None)
+    checkpoint = watch.open(_identity(settings, material, target, seed))
+    with sigterm_interrupts():
+        return _fit_flow(settings, material, target, seed, watch, checkpoint)
+
+
+def _identity(
+    settings: Settings, material: Material, target: AbstractTarget, seed: int
+) -> dict[str, Any]:
+    """What decides the numbers of a run: settings by name, data as digests."""
+    found = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    found |= {"dtype": np.dtype(settings.dtype).name, "random_state": seed}
+    found |= {f.name: digest(getattr(material, f.name)) for f in dataclasses.fields(material)}
+    found |= {"target": digest(target)}
+    return {name: found[name] for name in sorted(found) if name not in ("draw", "verbose")}
+
+
+def _fit_flow(
+    settings: Settings,
+    material: Material,
+    target: AbstractTarget,
+    seed: int,
+    watch: Watch,
+    checkpoint: Checkpoint | None,
+) -> Fitted:
     potential = starting_potential(
         np.asarray(material.x, np.float64),
         target,
@@ -136,7 +173,17 @@ def fit_flow(settings: Settings, material: Material, target: AbstractTarget, see
     )
     scheme = make_scheme(settings.scheme, settings.n_steps)
     config = settings.training(seed)
-    first = train(potential, scheme, target, material.x, material.x_val, config, settings.verbose)
+    first = train(
+        potential,
+        scheme,
+        target,
+        material.x,
+        material.x_val,
+        config,
+        settings.verbose,
+        watch,
+        checkpoint,
+    )
     fitted = _fitted(first, target, first.history, first.best_iteration)
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
         return fitted
@@ -150,6 +197,8 @@ def fit_flow(settings: Settings, material: Material, target: AbstractTarget, see
         natural,
         None if material.density is None else material.density.log_prob,
         settings.verbose,
+        watch,
+        checkpoint,
     )
     return _fitted(second, target, first.history, first.best_iteration, second.history)
 

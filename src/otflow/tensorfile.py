@@ -40,7 +40,7 @@ def write_tensors(
         OSError: the file cannot be written; a file that was there stays as it is.
         TypeError, ValueError: JSON cannot hold the document, or it is too long.
     """
-    text = json.dumps(document, allow_nan=allow_nan, default=_plain)
+    text = to_json(document, allow_nan)
     if len(text) > MOST_HEADER // 2:  # quoting inside the header lengthens it
         raise ValueError(f"{path}: the metadata takes {len(text)} bytes; at most {MOST_HEADER}/2.")
     with atomic_path(path) as temporary:
@@ -86,6 +86,15 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"tensor {name} is of {array.dtype}")
     return tensors
+
+
+def to_json(document: Any, allow_nan: bool = False) -> str:
+    """JSON text; NumPy's numbers and types become plain ones.
+
+    Raises:
+        TypeError, ValueError: JSON cannot hold it.
+    """
+    return json.dumps(document, allow_nan=allow_nan, default=_plain)
 
 
 def check_finite(tensors: dict[str, np.ndarray]) -> None:

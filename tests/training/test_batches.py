@@ -47,3 +47,11 @@ def test_a_batch_of_everything_holds_all_rows_in_order(batch_size):
     stream = BatchStream(6, batch_size, 0)
     assert stream.batch_size == 6
     assert np.array_equal(stream.take(2), [np.arange(6)] * 2)
+
+
+@pytest.mark.parametrize("batch_size", [3, 7, 10, 50])
+def test_skipping_is_taking(batch_size):
+    taken, skipped = (BatchStream(10, batch_size, seed=4) for _ in range(2))
+    taken.take(60)
+    skipped.skip(60)
+    assert np.array_equal(taken.take(3), skipped.take(3))

@@ -68,5 +68,5 @@ def check_steps(n_steps: object, name: str = "n_steps") -> None:
         raise TypeError(f"{name}: expected an integer >= 1; got {type(n_steps).__name__}.")
     if n_steps < 1:
         raise ValueError(f"{name}: expected an integer >= 1; got {n_steps}.")
-    if n_steps > MOST_STEPS:
+    if int(n_steps) > MOST_STEPS:
         raise ValueError(f"{name}: expected at most {MOST_STEPS}; got {n_steps}.")

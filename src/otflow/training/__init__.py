@@ -1,8 +1,9 @@
 """Training: batches, compiled steps, the loop."""
 
+from otflow.training.checkpoint import Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.loop import TrainingResult, train
 from otflow.training.natural import NaturalConfig
 from otflow.training.polish import polish
 
-__all__ = ["NaturalConfig", "TrainingConfig", "TrainingResult", "polish", "train"]
+__all__ = ["NaturalConfig", "TrainingConfig", "TrainingResult", "Watch", "polish", "train"]

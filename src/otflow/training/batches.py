@@ -34,3 +34,8 @@ class BatchStream:
         rows = np.concatenate(parts)
         self._left = rows[wanted:]
         return rows[:wanted].reshape(n_batches, self.batch_size)
+
+    def skip(self, n_batches: int) -> None:
+        """Pass over batches, as if they had been taken."""
+        for start in range(0, n_batches, 25):
+            self.take(min(25, n_batches - start))

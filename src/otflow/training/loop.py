@@ -15,6 +15,7 @@ from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
+from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
 from otflow.training.step import make_block, mean_costs, mean_nll_error, split_trainable
@@ -22,6 +23,7 @@ from otflow.training.step import make_block, mean_costs, mean_nll_error, split_t
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
 _COSTS = ("transport", "nll", "hjb")
+_PHASE = "first-order"
 _MOST_STEPS = 128
 _ERROR_ROWS = 256  # validation rows on which the integration error is estimated
 
@@ -52,6 +54,8 @@ def train(
     x_val: Float[Array, "k d"] | None,
     config: TrainingConfig,
     show_progress: bool = True,
+    watch: Watch = Watch(),
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
     """Minimise transport + alpha nll + beta hjb over the potential's trainable arrays.
 
@@ -66,6 +70,8 @@ def train(
             stops early.
         config: hyperparameters.
         show_progress: a bar on a terminal.
+        watch: whose callback gets every row of the history.
+        checkpoint: where the run's state is kept, and taken from if it is there.
 
     Returns:
         The best potential. An interrupted or non-finite run returns its best so far too: look at
@@ -78,8 +84,15 @@ def train(
     run.stops_early = x_val is not None
     state = optimiser.init(params)
     stream = BatchStream(x.shape[0], config.batch_size, config.seed)
-    run.validate(0, potential, None)
+    run.watch = watch
     good, blocks = (params, state), {}
+    saved = checkpoint and checkpoint.restore(_PHASE, (params, state, good, potential))
+    if saved:
+        (params, state, good, run.best), document = saved
+        run.resume(document)
+        stream.skip(run.iteration)
+    else:
+        run.validate(0, potential, None)
     try:
         with TrainingProgress(config.max_iter, show_progress) as bar:
             while run.status is None:
@@ -97,8 +110,13 @@ def train(
                 else:
                     params, state = good
                 bar.update(run.iteration, run.latest)
+                if checkpoint is not None:
+                    tree = (params, state, good, run.best)
+                    checkpoint.keep(_PHASE, tree, run.document(), run.status is not None)
     except KeyboardInterrupt:
         run.status = "interrupted"
+        if checkpoint is not None:
+            checkpoint.flush()
     assert run.status is not None
     return TrainingResult(run.best, run.scheme, run.history, run.status, run.best_iteration)
 
@@ -133,6 +151,7 @@ class _Run:
         self.iteration, self.waited = 0, 0
         self.status: Status | None = None
         self.stops_early = self.within_tolerance = True
+        self.watch = Watch()
         names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error", "objective"]
         names += [f"{part}_{name}" for part in ("train", "val") for name in _COSTS]
         self.history: History = {name: [] for name in names}
@@ -203,7 +222,28 @@ class _Run:
             row[f"train_{name}"] = float(np.mean(values))
         for name, value in row.items():
             self.history[name].append(value)
+        self.watch.report(_PHASE, row)
+
+    def document(self) -> dict[str, Any]:
+        """All of the state that is no array, for JSON."""
+        values = {name: getattr(self, name) for name in _KEPT}
+        history = {name: list(column) for name, column in self.history.items()}
+        seconds = time.perf_counter() - self._start
+        return values | {"history": history, "seconds": seconds, "n_steps": self.scheme.n_steps}
+
+    def resume(self, document: dict[str, Any]) -> None:
+        """Take the state of `document` on."""
+        for name in _KEPT:
+            setattr(self, name, document[name])
+        self.history = document["history"]
+        self._start = time.perf_counter() - document["seconds"]
+        while self.scheme.n_steps < document["n_steps"]:
+            refined = self.scheme.refined()
+            if refined is None:
+                raise ValueError(f"a checkpoint of {document['n_steps']} steps for {self.scheme}.")
+            self.scheme = refined
 
 
+_KEPT = ("iteration", "best_iteration", "best_objective", "waited", "status")
 _validation_costs = eqx.filter_jit(mean_costs)
 _nll_error = eqx.filter_jit(mean_nll_error)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +14,12 @@ from otflow.objective import Costs, costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
+from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.loop import History, Status, TrainingResult
 from otflow.training.natural import NaturalConfig, NaturalDescent, excess
 from otflow.training.progress import TrainingProgress
 
+_PHASE = "natural"
 _EVERY = 10  # steps between validations
 _PATIENCE = 5  # validations without improvement before a run on data stops
 _FAR = 1e-3  # share of points with |log ratio| > 1 up to which the control variate is used
@@ -31,6 +34,8 @@ def polish(
     config: NaturalConfig,
     log_density: Callable[[Array], Array] | None = None,
     show_progress: bool = True,
+    watch: Watch = Watch(),
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
     """Natural-gradient steps; the potential with the lowest validation objective is returned.
 
@@ -44,22 +49,37 @@ def polish(
         log_density: log rho0 where it is known. Once nearly all log ratios are below 1, a control
             variate removes the noise from gradient and validation. The run never stops early.
         show_progress: a bar on a terminal.
+        watch: whose callback gets every row of the history.
+        checkpoint: where the run's state is kept, and taken from if it is there.
 
     Raises:
         ValueError: more parameters than a dense Fisher matrix takes.
     """
     descent = NaturalDescent(potential, scheme, target, config, log_density)
     run = _Run(descent, scheme, target, x_val, log_density)
+    run.watch = watch
+    saved = checkpoint and checkpoint.restore(_PHASE, (descent.state, run.best))
+    if saved:
+        (descent.state, run.best), document = saved
+        run.resume(document)
+        for number in range(descent.iteration):  # a draw may depend on those before it
+            draw(number)
     try:
         with TrainingProgress(config.max_iter, show_progress) as bar:
             while run.status is None:
-                if descent.iteration % _EVERY == 0 or descent.iteration == config.max_iter:
+                due = descent.iteration % _EVERY == 0 or descent.iteration == config.max_iter
+                if due and run.validated != descent.iteration:
                     run.validate()
                     bar.update(descent.iteration, run.latest)
+                    if checkpoint is not None:
+                        tree, ended = (descent.state, run.best), run.status is not None
+                        checkpoint.keep(_PHASE, tree, run.document(), ended)
                 if run.status is None:
                     descent.step(draw(descent.iteration))
     except KeyboardInterrupt:
         run.status = "interrupted"
+        if checkpoint is not None:
+            checkpoint.flush()
     assert run.status is not None
     return TrainingResult(run.best, scheme, run.history, run.status, run.best_iteration)
 
@@ -80,6 +100,7 @@ class _Run:
         self.status: Status | None = None
         self.history: History = {"iteration": [], "seconds": [], "objective": []}
         self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
+        self.validated, self.watch = -1, Watch()
         self._known = log_density
         self._start = time.perf_counter()
         self._costs = eqx.filter_jit(lambda p: _point_costs(p, scheme, target, x_val))
@@ -104,6 +125,7 @@ class _Run:
         row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
         for name, v in row.items():
             self.history[name].append(v)
+        self.watch.report(_PHASE, row)
         if value < self.lowest:
             self.best, self.best_iteration = self.descent.potential, iteration
             self.lowest, self.waited = value, 0
@@ -113,6 +135,26 @@ class _Run:
             self.status = "max_iter"
         elif self._known is None and self.waited >= _PATIENCE:
             self.status = "early_stopping"
+        self.validated = iteration
+
+    def document(self) -> dict[str, Any]:
+        """All of the state that is no array, for JSON."""
+        values = {name: getattr(self, name) for name in _KEPT}
+        history = {name: list(column) for name, column in self.history.items()}
+        values |= {"history": history, "seconds": time.perf_counter() - self._start}
+        control = self.descent.control_variate
+        return values | {"iteration": self.descent.iteration, "control_variate": control}
+
+    def resume(self, document: dict[str, Any]) -> None:
+        """Take the state of `document` on."""
+        for name in _KEPT:
+            setattr(self, name, document[name])
+        self.history, self.validated = document["history"], document["iteration"]
+        self.descent.control_variate = document["control_variate"]
+        self._start = time.perf_counter() - document["seconds"]
+
+
+_KEPT = ("best_iteration", "lowest", "waited", "status")
 
 
 def _point_costs(
