@@ -19,7 +19,13 @@ from safetensors.numpy import save_file
 import otflow
 from otflow.files import atomic_path
 from otflow.flow import Flow
-from otflow.potentials import GaussianBase, ResNetPotential, SumPotential
+from otflow.potentials import (
+    ConditionalGaussian,
+    ConditionalResNet,
+    GaussianBase,
+    ResNetPotential,
+    SumPotential,
+)
 from otflow.precision import dtype_of, precision
 from otflow.preprocessing import Standardizer
 from otflow.schemes import RK4, Conforming
@@ -38,6 +44,8 @@ _DAMAGE = (
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
+        ConditionalGaussian,
+        ConditionalResNet,
         Conforming,
         Flow,
         GaussianBase,
@@ -56,7 +64,8 @@ _CLASSES: dict[str, type[eqx.Module]] = {
 class Model:
     """A flow with the map to the data's units and a summary of its training.
 
-    `columns` are the names of the fitted frame's columns, None where it had none.
+    `columns` are the names of the fitted frame's columns, None where it had none. A conditional
+    flow has the affine map of its condition's columns, and their names where they had some.
     """
 
     flow: Flow
@@ -64,6 +73,8 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    condition: Standardizer | None = None
+    condition_columns: tuple[str, ...] | None = None
 
 
 def save_model(path: str | Path, model: Model) -> None:
@@ -74,7 +85,9 @@ def save_model(path: str | Path, model: Model) -> None:
         TypeError: the flow holds a class that model files do not know.
     """
     tensors: dict[str, np.ndarray] = {}
-    parts = {"flow": model.flow, "standardizer": model.standardizer}
+    parts: dict[str, Any] = {"flow": model.flow, "standardizer": model.standardizer}
+    if model.condition is not None:
+        parts["condition"] = model.condition
     metadata = {
         "format": "otflow",
         "format_version": FORMAT_VERSION,
@@ -85,6 +98,8 @@ def save_model(path: str | Path, model: Model) -> None:
         "settings": model.settings,
         "training": model.training,
     }
+    if model.condition_columns is not None:
+        metadata["condition_columns"] = list(model.condition_columns)
     text = json.dumps(metadata, allow_nan=False, default=_plain)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"otflow": text})
@@ -116,6 +131,7 @@ def load_model(path: str | Path) -> Model:
             columns=None if metadata["columns"] is None else tuple(metadata["columns"]),
             settings=dict(metadata["settings"]),
             training=dict(metadata["training"]),
+            **_read_condition(metadata, tensors),
         )
         _check_model(model)
         return model
@@ -123,6 +139,16 @@ def load_model(path: str | Path) -> Model:
         raise ValueError(f"{path}: not a readable otflow model (no entry {error}).") from error
     except _DAMAGE as error:
         raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
+
+
+def _read_condition(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The entries that only files of conditional flows have."""
+    found: dict[str, Any] = {}
+    if "condition" in metadata["structure"]:
+        found["condition"] = _decode(metadata["structure"]["condition"], tensors, numpy=True)
+    if metadata.get("condition_columns") is not None:
+        found["condition_columns"] = tuple(metadata["condition_columns"])
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -145,12 +171,21 @@ def _check_model(model: Model) -> None:
     """The parts against each other."""
     if not isinstance(model.flow, Flow) or not isinstance(model.standardizer, Standardizer):
         raise ValueError("expected a Flow and a Standardizer")
-    dim = model.flow.dim
-    names = model.columns
+    _check_columns("", model.flow.dim, model.standardizer, model.columns)
+    if isinstance(model.condition, Standardizer):
+        width = model.flow.condition_dim
+        _check_columns("condition_", width, model.condition, model.condition_columns)
+    elif model.condition is not None or model.flow.condition_dim or model.condition_columns:
+        raise ValueError("condition: expected a Standardizer where the flow is conditional")
+
+
+def _check_columns(
+    what: str, dim: int, standardizer: Standardizer, names: tuple[str, ...] | None
+) -> None:
     if names is not None and (len(names) != dim or not all(isinstance(n, str) for n in names)):
-        raise ValueError(f"columns: expected {dim} names; got {names}")
-    if model.standardizer.mean.shape != (dim,) or not (model.standardizer.scale > 0).all():
-        raise ValueError(f"standardizer: expected {dim} means and positive scales")
+        raise ValueError(f"{what}columns: expected {dim} names; got {names}")
+    if standardizer.mean.shape != (dim,) or not (standardizer.scale > 0).all():
+        raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
 
 
 def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
