@@ -5,7 +5,13 @@ import warnings
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from otflow.potentials import AbstractPotential, GaussianBase, ResNetPotential
+from otflow.potentials import (
+    AbstractPotential,
+    ConditionalGaussian,
+    ConditionalResNet,
+    GaussianBase,
+    ResNetPotential,
+)
 from otflow.schemes import RK4, AbstractScheme, Conforming
 from otflow.schemes.base import check_steps
 from otflow.targets import AbstractTarget, StandardNormal
@@ -38,17 +44,51 @@ def starting_potential(
     depth: int,
     base: str | None,
     key: PRNGKeyArray,
+    condition: Float[np.ndarray, "n k"] | None = None,
+    weight: Float[np.ndarray, " n"] | None = None,
 ) -> AbstractPotential:
     """The Gaussian solution for the rows' mean and covariance plus a silent network (SPEC 2.1).
 
-    Without a base, or where the target is not the standard normal, a random network.
+    With a condition the mean is the least-squares regression of the rows on it, and the covariance
+    that of the residuals. Without a base, or where the target is not the standard normal, a random
+    network.
     """
     dim = x.shape[1]
-    if base is None or not isinstance(target, StandardNormal):
-        return ResNetPotential.create(dim, width, depth, key)
-    network = ResNetPotential.create(dim, width, depth, key, output_scale=0.0)
-    cov = np.cov(x, rowvar=False, bias=True).reshape(dim, dim)
-    return GaussianBase.solve(x.mean(axis=0), _floored(cov), float(alpha)) + network
+    silent = base is not None and isinstance(target, StandardNormal)
+    sizes, scale = (width, depth, key), 0.0 if silent else 1.0
+    network: AbstractPotential
+    if condition is None:
+        network = ResNetPotential.create(dim, *sizes, output_scale=scale)
+    else:
+        network = ConditionalResNet.create(dim, condition.shape[1], *sizes, output_scale=scale)
+    if not silent:
+        return network
+    if condition is None:
+        mean = np.average(x, axis=0, weights=weight)
+        return GaussianBase.solve(mean, _floored(_covariance(x, weight)), float(alpha)) + network
+    mean, W = regression(x, condition, weight)
+    cov = _floored(_covariance(x - condition @ W.T, weight))
+    return ConditionalGaussian.solve(mean, W, cov, float(alpha)) + network
+
+
+def regression(
+    x: Float[np.ndarray, "n d"],
+    condition: Float[np.ndarray, "n k"],
+    weight: Float[np.ndarray, " n"] | None = None,
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d k"]]:
+    """mean and W of the least-squares fit x ~ mean + W c, W of smallest norm."""
+    root = np.ones(len(x)) if weight is None else np.sqrt(weight)
+    x_mean, c_mean = (np.average(a, axis=0, weights=weight) for a in (x, condition))
+    centred = (root[:, None] * (a - m) for a, m in ((condition, c_mean), (x, x_mean)))
+    W = np.linalg.lstsq(*centred)[0].T
+    return x_mean - W @ c_mean, W
+
+
+def _covariance(
+    x: Float[np.ndarray, "n d"], weight: Float[np.ndarray, " n"] | None
+) -> Float[np.ndarray, "d d"]:
+    dim = x.shape[1]
+    return np.cov(x, rowvar=False, bias=True, aweights=weight).reshape(dim, dim)
 
 
 def _floored(cov: np.ndarray) -> np.ndarray:

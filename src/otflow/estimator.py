@@ -1,13 +1,14 @@
 """OTFlow: the scikit-learn face of the library."""
 
+import copy
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -20,6 +21,7 @@ from otflow.modelfile import Model, load_model, save_model
 from otflow.precision import cast, precision
 from otflow.preprocessing import Standardizer
 from otflow.targets import AbstractTarget
+from otflow.training import Rows
 from otflow.training.batches import BatchStream
 from otflow.training.checkpoint import Watch
 from otflow.training.config import check_count
@@ -28,6 +30,13 @@ require("sklearn", "sklearn")
 from sklearn import base  # noqa: E402
 from sklearn.utils import validation  # noqa: E402
 
+from otflow.conditions import (  # noqa: E402
+    check_condition,
+    check_rows,
+    check_validation,
+    column_names_of,
+    refuse_condition,
+)
 from otflow.tabular import check_data, check_varying, column_names  # noqa: E402
 
 __all__ = ["OTFlow", "TrainingDivergedError", "load"]
@@ -78,10 +87,13 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         n_iter_: optimiser steps behind the weights that were kept.
         status_: why training stopped.
         n_features_in_, feature_names_in_: as in scikit-learn.
+        n_conditions_, condition_names_in_: the same of the condition; 0 columns without one.
+        condition_scaler_: the affine map of the condition's columns; None without one.
     """
 
     flow_: Flow
     standardizer_: Standardizer
+    condition_scaler_: Standardizer | None
 
     def __init__(
         self,
@@ -123,13 +135,28 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         self.target = target
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, X_val: Any = None, **watch: Any) -> "OTFlow":
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        X_val: Any = None,
+        condition: Any = None,
+        condition_val: Any = None,
+        sample_weight: Any = None,
+        **watch: Any,
+    ) -> "OTFlow":
         """Train on the rows of X.
 
         Args:
             X: (n, d) finite numbers, n >= 2, no constant column.
             y: ignored.
-            X_val: (k, d) rows for early stopping; by default a share of X is held out.
+            X_val: (l, d) rows for early stopping; by default a share of X is held out.
+            condition: (n, k) finite numbers: the flow is then one density of x for every c, and
+                every other method needs a condition too. Columns are standardised inside, except
+                those of 0 and 1 (one-hot categories).
+            condition_val: (l, k), with X_val.
+            sample_weight: (n,) numbers >= 0: what each row counts in the means of training,
+                validation and standardisation. Rows of weight 0 are left out.
             watch: `checkpoint` (a file for the run's state, written every `checkpoint_every` steps
                 and on Ctrl-C or SIGTERM), `resume` (go on from it where it exists, with the same
                 result bit for bit), `on_validation` (called with every row of the history): the
@@ -146,20 +173,25 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             KeyboardInterrupt: Ctrl-C; likewise.
         """
         settings, watching = self._settings(), self._watch(watch)
-        X = check_data(self, X, fitting=True)
-        X_val = None if X_val is None else check_data(self, X_val)
-        target = settings.make_target(X.shape[1])
+        names = column_names_of(condition)
+        rows = check_rows(self, X, condition, sample_weight)
+        val = check_validation(self, rows, X_val, condition_val, names)
+        dim = rows.x.shape[1]
+        target = settings.make_target(dim)
         seed = self._seed(self.random_state)
-        X, X_val = self._split(X, X_val, seed)
-        check_varying(X, self)
-        scaler = Standardizer.fit(X) if self.standardize else Standardizer.identity(X.shape[1])
+        if val is None:
+            rows, val = rows.split(self.validation_fraction, seed)
+        check_varying(rows.x, self)
+        fit = Standardizer.fit(rows.x, rows.weight)
+        scaler = fit if self.standardize else Standardizer.identity(dim)
+        c_scaler = rows.condition_scaler()
         with precision(self.dtype):
-            z = jnp.asarray(scaler.forward(X), self.dtype)
-            z_val = None if X_val is None else jnp.asarray(scaler.forward(X_val), self.dtype)
-            stream = BatchStream(len(z), max(self.batch_size, 2000), seed)
-            material = Material(z, z_val, lambda k: z[stream.take(1)[0]])
+            z = rows.prepared(scaler, c_scaler, self.dtype)
+            z_val = None if val is None else val.prepared(scaler, c_scaler, self.dtype)
+            stream = BatchStream(z.n, max(self.batch_size, 2000), seed)
+            material = Material(z, z_val, lambda k: z.take(stream.take(1)[0]))
             fitted = fit_flow(settings, material, target, seed, watching)
-            return self._keep(fitted, scaler, settings)
+            return self._keep(fitted, scaler, settings, c_scaler, names)
 
     def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
@@ -193,28 +225,35 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             rows = max(self.batch_size, 2000)
             draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
             scaler = Standardizer.identity(density.dim)
-            material = Material(x, x_val, draw, density)
+            material = Material(Rows(x), Rows(x_val), lambda k: Rows(draw(k)), density)
             fitted = fit_flow(settings, material, target, seed, watching)
             return self._keep(fitted, scaler, settings)
 
-    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
-        """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
+    def score_samples(self, X: Any, condition: Any = None) -> Float[np.ndarray, " n"]:
+        """Log-density of every row, in nats and the data's own units, shape (n,), float64.
+
+        A model fitted with a condition needs one here and in the methods below: (n, k), a row a
+        point, or (k,), one for all.
+        """
         X = self._check(X)
         z = self.standardizer_.forward(X)
-        scores = map_rows(self.flow_.log_prob, z).astype(np.float64)
+        scores = self._map(self.flow_.log_prob, z, condition).astype(np.float64)
         _warn_invalid(np.isneginf(scores), "rows have log-density -inf: the map is not invertible")
         return scores + self.standardizer_.log_det
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
         """Mean log-density of the rows, nats."""
-        return float(self.score_samples(X).mean())
+        return float(self.score_samples(X, condition).mean())
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Float[np.ndarray, "n d"]:
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, condition: Any = None
+    ) -> Float[np.ndarray, "n d"]:
         """Draws from the flow in the data's own units, shape (n_samples, d), float64.
 
         Args:
             n_samples: how many, >= 1.
             random_state: seed; by default the estimator's own.
+            condition: (k,) or (n_samples, k), for a conditional model.
         """
         validation.check_is_fitted(self)
         check_count("n_samples", n_samples)
@@ -222,25 +261,68 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         seed = self._seed(state)
         with precision(self.dtype):
             y = np.asarray(self.flow_.target.sample(jax.random.key(seed), n_samples))
-        return self._inverse(y)
+        return self._inverse(y, condition)
 
-    def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
+    def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
         """T(x): the rows carried to the target, shape (n, d), float64."""
         X = self._check(X)
         z = self.standardizer_.forward(X)
-        return map_rows(self.flow_.forward, z).astype(np.float64)
+        return self._map(self.flow_.forward, z, condition).astype(np.float64)
 
-    def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
+    def fit_transform(
+        self, X: Any, y: Any = None, condition: Any = None, **options: Any
+    ) -> Float[np.ndarray, "n d"]:
+        """`fit`, then `transform` of the same rows."""
+        return self.fit(X, y, condition=condition, **options).transform(X, condition)
+
+    def inverse_transform(self, Z: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
         """The inverse of `transform`: from the target to the data's own units, float64."""
         Z = self._check(Z, names=False)
-        return self._inverse(Z)
+        return self._inverse(Z, condition)
 
-    def _inverse(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        def pull(rows: Any) -> Any:
-            pulled = self.flow_.pull(rows)
+    def given(self, condition: Any) -> "OTFlow":
+        """The unconditional model under one condition (k,), for `certify`, files and pipelines.
+
+        Raises:
+            ValueError: the model is unconditional, or another shape.
+        """
+        validation.check_is_fitted(self)
+        if not self.n_conditions_:
+            raise ValueError("condition: expected none, the model is unconditional; got one.")
+        if np.ndim(condition) != 1:
+            shape = np.shape(condition)
+            raise ValueError(f"condition: expected shape ({self.n_conditions_},); got {shape}.")
+        model = copy.copy(self)
+        model.flow_ = self.flow_.given(self._condition(condition, 1)[0])
+        model.condition_scaler_ = None
+        model.__dict__.pop("condition_names_in_", None)
+        return model
+
+    def _map(
+        self, method: Callable[..., Any], x: Float[np.ndarray, "n d"], condition: Any
+    ) -> np.ndarray:
+        """A method of the flow over the rows, each under its own condition."""
+        if not self.n_conditions_:
+            refuse_condition(condition)
+            return map_rows(method, x)
+        d, c = x.shape[1], self._condition(condition, len(x))
+        return map_rows(lambda rows: method(rows[:, :d], rows[:, d:]), np.hstack([x, c]))
+
+    def _condition(self, condition: Any, n: int) -> Float[np.ndarray, "n k"]:
+        """The condition of n points in the space that the flow knows."""
+        names = getattr(self, "condition_names_in_", None)
+        names = None if names is None else tuple(names)
+        assert self.condition_scaler_ is not None
+        return self.condition_scaler_.forward(
+            check_condition(condition, n, self.n_conditions_, names)
+        )
+
+    def _inverse(self, y: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, "n d"]:
+        def pull(*rows: Any) -> Any:
+            pulled = self.flow_.pull(*rows)
             return np.column_stack([pulled.points, pulled.valid])
 
-        found = map_rows(pull, y)
+        found = self._map(pull, y, condition)
         _warn_invalid(found[:, -1] == 0, "rows have no inverse that is safe: the map folds")
         return self.standardizer_.inverse(found[:, :-1])
 
@@ -253,6 +335,9 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
 
         Returns:
             A `Certificate`: bracket of 1/2 W2^2, distance to the target, checks, error budget.
+
+        Raises:
+            ValueError: the model is conditional: certify `given(condition)`.
         """
         validation.check_is_fitted(self)
         return otflow.certificates.certify_model(self, X, **options)
@@ -269,8 +354,22 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         }
         training = {"history": history, "n_iter": self.n_iter_, "status": self.status_}
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None
-        model = Model(self.flow_, self.standardizer_, columns, settings, training)
+        names = getattr(self, "condition_names_in_", None)
+        model = Model(
+            self.flow_,
+            self.standardizer_,
+            columns,
+            settings,
+            training,
+            self.condition_scaler_,
+            None if names is None else tuple(names),
+        )
         save_model(path, model)
+
+    @property
+    def n_conditions_(self) -> int:
+        """Columns of the condition; 0 for an unconditional model."""
+        return self.flow_.condition_dim
 
     @property
     def columns_(self) -> tuple[str, ...]:
@@ -316,21 +415,25 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
     def _seed(self, random_state: Any) -> int:
         return int(validation.check_random_state(random_state).randint(2**31 - 1))
 
-    def _keep(self, fitted: Fitted, scaler: Standardizer, settings: Settings) -> "OTFlow":
+    def _keep(
+        self,
+        fitted: Fitted,
+        scaler: Standardizer,
+        settings: Settings,
+        condition_scaler: Standardizer | None = None,
+        condition_names: tuple[str, ...] | None = None,
+    ) -> "OTFlow":
         """Set the fitted attributes, then raise if the run did not end by itself."""
+        self.condition_scaler_ = condition_scaler
+        self.__dict__.pop("condition_names_in_", None)
+        if condition_names is not None:
+            self.condition_names_in_ = np.array(condition_names, dtype=object)
         self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
         self.history_, self.n_iter_ = fitted.history, fitted.n_iter
         if fitted.natural_history is not None:
             self.natural_history_ = fitted.natural_history
         fitted.raise_if_stopped(settings)
         return self
-
-    def _split(self, X: np.ndarray, X_val: Any, seed: int) -> tuple[np.ndarray, Any]:
-        n_val = int(self.validation_fraction * X.shape[0])
-        if X_val is not None or n_val == 0:
-            return X, X_val
-        order = np.random.default_rng(seed).permutation(X.shape[0])
-        return X[order[n_val:]], X[order[:n_val]]
 
 
 def load(path: str | Path) -> OTFlow:
@@ -354,6 +457,9 @@ def load(path: str | Path) -> OTFlow:
         raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
     estimator.history_, estimator.n_features_in_ = history, model.flow.dim
+    estimator.condition_scaler_ = model.condition
+    if model.condition_columns is not None:
+        estimator.condition_names_in_ = np.array(model.condition_columns, dtype=object)
     if model.columns is not None:
         estimator.feature_names_in_ = np.array(model.columns, dtype=object)
     return estimator

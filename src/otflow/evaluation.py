@@ -85,6 +85,8 @@ def evaluate(
     """
     check_number("alpha", alpha, positive=True)
     check_count("n", n)
+    if flow.condition_dim:
+        raise ValueError("flow: expected an unconditional flow; take flow.given(condition).")
     if density.dim != flow.dim:
         raise ValueError(f"density: expected dimension {flow.dim}; got {density.dim}.")
     chunks = -(-n // _CHUNK)

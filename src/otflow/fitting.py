@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from otflow.building import BASES, make_scheme, starting_potential
 from otflow.flow import Flow
 from otflow.precision import cast, precision
 from otflow.targets import AbstractTarget, StandardNormal
-from otflow.training import NaturalConfig, TrainingConfig, TrainingResult, polish, train
+from otflow.training import NaturalConfig, Rows, TrainingConfig, TrainingResult, polish, train
 from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.config import check_count, check_number
 
@@ -94,9 +93,9 @@ class Material:
     number; `density` is rho0 where it is known.
     """
 
-    x: Float[Array, "n d"]
-    x_val: Float[Array, "k d"] | None
-    draw: Callable[[int], Float[Array, "b d"]]
+    x: Rows
+    x_val: Rows | None
+    draw: Callable[[int], Rows]
     density: AbstractTarget | None = None
 
 
@@ -162,14 +161,17 @@ def _fit_flow(
     watch: Watch,
     checkpoint: Checkpoint | None,
 ) -> Fitted:
+    rows = jax.tree.map(lambda array: np.asarray(array, np.float64), material.x)
     potential = starting_potential(
-        np.asarray(material.x, np.float64),
+        rows.x,
         target,
         settings.alpha,
         settings.width,
         settings.depth,
         settings.base,
         jax.random.key(seed),
+        rows.condition,
+        rows.weight,
     )
     scheme = make_scheme(settings.scheme, settings.n_steps)
     config = settings.training(seed)

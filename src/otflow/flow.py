@@ -15,6 +15,8 @@ from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.rk4 import RK4
 from otflow.targets import AbstractTarget, StandardNormal
 
+Condition = Float[Array, "n k"] | Float[Array, " k"] | None  # None for an unconditional flow
+
 
 class SamplesWithLogProb(NamedTuple):
     """Draws from a flow and their log-density."""
@@ -46,7 +48,9 @@ class Flow(eqx.Module):
     """The map x -> T(x) that a potential generates, with the density it gives to the data.
 
     forward goes from data to target. Parameters in float64 compute in float64 whatever JAX's
-    global setting is. All methods work on n points at once and are compiled for their shape.
+    global setting is. All methods work on n points at once and are compiled for their shape. A
+    conditional flow (`condition_dim` k > 0) needs a condition in each of them: (n, k), a row a
+    point, or (k,), one for all points; any other shape, or one too many, is a ValueError.
 
     Args:
         potential: Phi.
@@ -83,66 +87,109 @@ class Flow(eqx.Module):
         """d."""
         return self.potential.dim
 
+    @property
+    def condition_dim(self) -> int:
+        """k, columns of the condition; 0 for an unconditional flow."""
+        return self.potential.condition_dim
+
+    def given(self, condition: Float[Array, " k"]) -> "Flow":
+        """The unconditional flow under one condition.
+
+        Raises:
+            ValueError: the flow is unconditional, or the shape is not (k,).
+        """
+        with precision(dtype_of(self.potential)):
+            bound = self._given(condition, None)
+        return Flow(bound, self.target, self.scheme)
+
     @_in_own_precision
-    def push(self, x: Float[Array, "n d"]) -> Push:
+    def push(self, x: Float[Array, "n d"], condition: Condition = None) -> Push:
         """T(x) with log-determinant, transport and hjb of every point."""
-        return self.scheme.push(self.potential, self._points(x))
+        x = self._points(x)
+        return self.scheme.push(self._given(condition, len(x)), x)
 
     @_in_own_precision
-    def pull(self, y: Float[Array, "n d"]) -> Push:
+    def pull(self, y: Float[Array, "n d"], condition: Condition = None) -> Push:
         """The inverse of T at y with the inverse's log-determinant, and the same costs."""
-        return self.scheme.pull(self.potential, self._points(y, "y"))
+        y = self._points(y, "y")
+        return self.scheme.pull(self._given(condition, len(y)), y)
 
-    def forward(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def forward(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, "n d"]:
         """T(x), from data to target, shape (n, d)."""
-        return self.push(x).points
+        return self.push(x, condition).points
 
-    def inverse(self, y: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def inverse(self, y: Float[Array, "n d"], condition: Condition = None) -> Float[Array, "n d"]:
         """The inverse of T, from target to data, shape (n, d)."""
-        return self.pull(y).points
+        return self.pull(y, condition).points
 
     @_in_own_precision
-    def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def log_prob(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, " n"]:
         """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll)."""
-        pushed = self.push(x)
+        pushed = self.push(x, condition)
         return self.target.log_prob(pushed.points) + pushed.log_det
 
-    def log_prob_with_error(self, x: Float[Array, "n d"]) -> LogProbWithError:
+    def log_prob_with_error(
+        self, x: Float[Array, "n d"], condition: Condition = None
+    ) -> LogProbWithError:
         """log_prob with an estimate of its numerical error, nats, shape (n,) each.
 
         The error is |log_prob(n_steps) - log_prob(2 n_steps)| for a scheme with an integration
         error. Without one it is rounding: the difference between float32 and float64, for a float64
         flow scaled down by the ratio of their precisions. 0 where both are -inf.
         """
-        own = self.log_prob(x)
+        own = self.log_prob(x, condition)
         refined = self.scheme.refined()
         if refined is not None:
-            other, scale = Flow(self.potential, self.target, refined).log_prob(x), 1.0
+            flow, scale = Flow(self.potential, self.target, refined), 1.0
         else:
             double = own.dtype == np.float64
-            other = cast(self, "float32" if double else "float64").log_prob(x)
+            flow = cast(self, "float32" if double else "float64")
             scale = float(np.finfo(np.float64).eps / np.finfo(np.float32).eps) if double else 1.0
+        other = flow.log_prob(x, condition)
         with precision("float64"):
             difference = scale * jnp.abs(own.astype(float) - other.astype(float))
             return LogProbWithError(own, jnp.where(own == other, 0.0, difference).astype(own.dtype))
 
     @_in_own_precision
-    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+    def sample(self, key: PRNGKeyArray, n: int, condition: Condition = None) -> Float[Array, "n d"]:
         """n draws: the inverse flow applied to draws from the target, shape (n, d)."""
-        return self.inverse(self.target.sample(key, n))
+        return self.inverse(self.target.sample(key, n), condition)
 
     @_in_own_precision
-    def sample_and_log_prob(self, key: PRNGKeyArray, n: int) -> SamplesWithLogProb:
+    def sample_and_log_prob(
+        self, key: PRNGKeyArray, n: int, condition: Condition = None
+    ) -> SamplesWithLogProb:
         """n draws and their log-density, from one pass of the inverse flow."""
         y = self.target.sample(key, n)
-        pulled = self.pull(y)
+        pulled = self.pull(y, condition)
         return SamplesWithLogProb(pulled.points, self.target.log_prob(y) - pulled.log_det)
 
     @_in_own_precision
-    def trajectories(self, x: Float[Array, "n d"]) -> Float[Array, "steps+1 n d"]:
+    def trajectories(
+        self, x: Float[Array, "n d"], condition: Condition = None
+    ) -> Float[Array, "steps+1 n d"]:
         """Positions at t = 0, 1/n_steps, ..., 1 of points that start at x."""
-        return self.scheme.trajectories(self.potential, self._points(x))
+        x = self._points(x)
+        return self.scheme.trajectories(self._given(condition, len(x)), x)
 
     def _points(self, x: Float[Array, "n d"], name: str = "x") -> Float[Array, "n d"]:
         """x checked, in the precision of the potential's parameters."""
         return check_points(x, self.dim, name).astype(dtype_of(self.potential))
+
+    def _given(self, condition: Condition, n: int | None) -> AbstractPotential:
+        """The potential under a condition for n points; n None: for any number of them."""
+        if condition is None and not self.condition_dim:
+            return self.potential
+        if condition is None:
+            raise ValueError(f"condition: expected {self._shapes(n)}; got none.")
+        c = jnp.asarray(condition).astype(dtype_of(self.potential))
+        if not self.condition_dim:
+            raise ValueError(f"condition: expected none, the flow takes none; got shape {c.shape}.")
+        allowed = [(self.condition_dim,)] + ([] if n is None else [(n, self.condition_dim)])
+        if c.shape not in allowed:
+            raise ValueError(f"condition: expected {self._shapes(n)}; got shape {c.shape}.")
+        return self.potential.given(c)
+
+    def _shapes(self, n: int | None) -> str:
+        k = self.condition_dim
+        return f"shape ({k},)" if n is None else f"shape ({n}, {k}) or ({k},)"

@@ -18,7 +18,13 @@ from jaxtyping import jaxtyped
 import otflow
 from otflow.flow import Flow
 from otflow.migrations import FORMAT_VERSION, migrate
-from otflow.potentials import GaussianBase, ResNetPotential, SumPotential
+from otflow.potentials import (
+    ConditionalGaussian,
+    ConditionalResNet,
+    GaussianBase,
+    ResNetPotential,
+    SumPotential,
+)
 from otflow.precision import dtype_of, precision
 from otflow.preprocessing import Standardizer
 from otflow.schemes import RK4, Conforming
@@ -30,6 +36,8 @@ _DAMAGE = (AttributeError, IndexError, OverflowError, RecursionError, TypeError,
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
+        ConditionalGaussian,
+        ConditionalResNet,
         Conforming,
         Flow,
         GaussianBase,
@@ -48,8 +56,9 @@ _CLASSES: dict[str, type[eqx.Module]] = {
 class Model:
     """A flow with the map to the data's units and a summary of its training.
 
-    `columns` are the names of the fitted frame's columns, None where it had none. `versions` are
-    those of the packages that trained it; empty where the file does not say.
+    `columns` are the names of the fitted frame's columns, None where it had none. A conditional
+    flow has the affine map of its condition's columns, and their names where they had some.
+    `versions` are those of the packages that trained it; empty where the file does not say.
     """
 
     flow: Flow
@@ -57,6 +66,8 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    condition: Standardizer | None = None
+    condition_columns: tuple[str, ...] | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
 
 
@@ -75,7 +86,9 @@ def save_model(path: str | Path, model: Model) -> None:
         TypeError: the flow holds a class that model files do not know.
     """
     tensors: dict[str, np.ndarray] = {}
-    parts = {"flow": model.flow, "standardizer": model.standardizer}
+    parts: dict[str, Any] = {"flow": model.flow, "standardizer": model.standardizer}
+    if model.condition is not None:
+        parts["condition"] = model.condition
     metadata = {
         "format": "otflow",
         "format_version": FORMAT_VERSION,
@@ -87,6 +100,8 @@ def save_model(path: str | Path, model: Model) -> None:
         "training": model.training,
         "versions": model.versions,
     }
+    if model.condition_columns is not None:
+        metadata["condition_columns"] = list(model.condition_columns)
     write_tensors(path, _ENTRY, metadata, tensors)
 
 
@@ -132,6 +147,7 @@ def load_model(path: str | Path) -> Model:
             settings=dict(metadata["settings"]),
             training=dict(metadata["training"]),
             versions=dict(metadata.get("versions", {})),
+            **_read_condition(metadata, tensors),
         )
         _check_model(model)
         if tensors:
@@ -150,16 +166,35 @@ def _check_kinds(tensors: dict[str, np.ndarray]) -> None:
             raise ValueError(f"{name}: expected float32 or float64; got {array.dtype}")
 
 
+def _read_condition(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The entries that only files of conditional flows have."""
+    found: dict[str, Any] = {}
+    if "condition" in metadata["structure"]:
+        found["condition"] = _decode(metadata["structure"]["condition"], tensors, numpy=True)
+    if metadata.get("condition_columns") is not None:
+        found["condition_columns"] = tuple(metadata["condition_columns"])
+    return found
+
+
 def _check_model(model: Model) -> None:
     """The parts against each other."""
     if not isinstance(model.flow, Flow) or not isinstance(model.standardizer, Standardizer):
         raise ValueError("expected a Flow and a Standardizer")
-    dim = model.flow.dim
-    names = model.columns
+    _check_columns("", model.flow.dim, model.standardizer, model.columns)
+    if isinstance(model.condition, Standardizer):
+        width = model.flow.condition_dim
+        _check_columns("condition_", width, model.condition, model.condition_columns)
+    elif model.condition is not None or model.flow.condition_dim or model.condition_columns:
+        raise ValueError("condition: expected a Standardizer where the flow is conditional")
+
+
+def _check_columns(
+    what: str, dim: int, standardizer: Standardizer, names: tuple[str, ...] | None
+) -> None:
     if names is not None and (len(names) != dim or not all(isinstance(n, str) for n in names)):
-        raise ValueError(f"columns: expected {dim} names; got {names}")
-    if model.standardizer.mean.shape != (dim,) or not (model.standardizer.scale > 0).all():
-        raise ValueError(f"standardizer: expected {dim} means and positive scales")
+        raise ValueError(f"{what}columns: expected {dim} names; got {names}")
+    if standardizer.mean.shape != (dim,) or not (standardizer.scale > 0).all():
+        raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
 
 
 def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:

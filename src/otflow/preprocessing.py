@@ -12,9 +12,14 @@ class Standardizer(eqx.Module):
     scale: Float[np.ndarray, " d"]
 
     @staticmethod
-    def fit(x: Float[np.ndarray, "n d"]) -> "Standardizer":
-        """Mean and standard deviation of every column."""
-        return Standardizer(x.mean(axis=0), x.std(axis=0))
+    def fit(
+        x: Float[np.ndarray, "n d"], weight: Float[np.ndarray, " n"] | None = None
+    ) -> "Standardizer":
+        """Mean and standard deviation of every column, by weight."""
+        if weight is None:
+            return Standardizer(x.mean(axis=0), x.std(axis=0))
+        mean = np.average(x, axis=0, weights=weight)
+        return Standardizer(mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight)))
 
     @staticmethod
     def identity(dim: int) -> "Standardizer":

@@ -66,6 +66,8 @@ def certify(
     Raises:
         ValueError, TypeError: an argument of the wrong type, shape or range.
     """
+    if getattr(flow, "condition_dim", 0):
+        raise ValueError("flow: expected an unconditional flow; take flow.given(condition).")
     start = time.perf_counter()
     task = Task(flow, X, density, entropy, alpha, X_holdout, n, n_train, parameters, seconds,
                 seed, confidence, DualConfig() if config is None else config)  # fmt: skip

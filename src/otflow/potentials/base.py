@@ -39,6 +39,25 @@ class AbstractPotential(eqx.Module):
     def dim(self) -> int:
         """d, the dimension of x."""
 
+    @property
+    def condition_dim(self) -> int:
+        """k, columns of the condition; 0 for a potential that takes none."""
+        return 0
+
+    def given(
+        self, condition: Float[Array, "n k"] | Float[Array, " k"] | None
+    ) -> "AbstractPotential":
+        """The potential under a condition: one row for each of n points, or one for all points.
+
+        Raises:
+            ValueError: a condition where none is taken, none where one is, or another shape.
+        """
+        if condition is not None:
+            raise ValueError(
+                f"condition: expected none, the potential takes none; got shape {condition.shape}."
+            )
+        return self
+
     @abc.abstractmethod
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t)."""

@@ -21,6 +21,7 @@ class GaussianBase(AbstractPotential):
 
     B(t) = U diag(c_i / (1 + t c_i)) U' with U the columns of `basis`. It satisfies the
     Hamilton-Jacobi-Bellman equation exactly, so its trajectories are straight. Never trained.
+    Under a condition (see `ConditionalGaussian`) mean and shift have one row a point, (n, d).
     """
 
     mean: Float[Array, " d"]
@@ -74,14 +75,15 @@ class GaussianBase(AbstractPotential):
     @property
     def dim(self) -> int:
         """d, the dimension of x."""
-        return self.mean.shape[0]
+        return self.basis.shape[0]
 
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t), shape (n,)."""
         x, t = self._split(x, t)
         p = self._residual(x, t)
         quadratic = jnp.sum(self._rate(t) * p * p, axis=1)
-        return -0.5 * quadratic - x @ self.shift + 0.5 * t[:, 0] * jnp.sum(self.shift**2)
+        speed = jnp.sum(self.shift**2, axis=-1)
+        return -0.5 * quadratic - jnp.sum(x * self.shift, axis=1) + 0.5 * t[:, 0] * speed
 
     def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
         """(grad_x Phi, d_t Phi); the HJB equation gives d_t Phi = |grad_x Phi|^2 / 2."""

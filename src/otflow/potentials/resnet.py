@@ -34,6 +34,7 @@ class ResNetPotential(AbstractPotential):
 
     `weights[0]` is K_0, shape (m, d+1); `weights[i]`, i = 1..L, are K_i, shape (m, m); `biases[i]`
     have shape (m,). A is (r, d+1) with r = min(10, d+1), b is (d+1,), w is (m,), c a scalar.
+    Under a condition (see `ConditionalResNet`) b and `biases[0]` have one row a point.
     """
 
     A: Float[Array, "r d+1"]
@@ -127,7 +128,7 @@ class ResNetPotential(AbstractPotential):
         for K, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             u = u + h * sigma_and_tanh(u @ K.T + bias)[0]
         quadratic = 0.5 * jnp.sum((s @ self.A.T) ** 2, axis=1)
-        return u @ self.w + quadratic + s @ self.b + self.c
+        return u @ self.w + quadratic + jnp.sum(s * self.b, axis=1) + self.c
 
     def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
         """(grad_x Phi, d_t Phi), shape (n, d+1), by the backward recursion of SPEC 2."""

@@ -23,11 +23,28 @@ class SumPotential(AbstractPotential):
         dims = {term.dim for term in self.terms}
         if len(dims) != 1:
             raise ValueError(f"terms: expected at least one, all of one dim; got dims {dims}.")
+        widths = {term.condition_dim for term in self.terms} - {0}
+        if len(widths) > 1:
+            raise ValueError(f"terms: expected conditions of one width; got widths {widths}.")
 
     @property
     def dim(self) -> int:
         """d, common to all terms."""
         return self.terms[0].dim
+
+    @property
+    def condition_dim(self) -> int:
+        """k, columns of the condition; 0 where no term takes one."""
+        return max(term.condition_dim for term in self.terms)
+
+    def given(
+        self, condition: Float[Array, "n k"] | Float[Array, " k"] | None
+    ) -> AbstractPotential:
+        """The sum under a condition; terms that take none are left as they are."""
+        if not self.condition_dim:
+            return super().given(condition)
+        bound = [t.given(condition) if t.condition_dim else t for t in self.terms]
+        return SumPotential(tuple(bound))
 
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t), shape (n,)."""

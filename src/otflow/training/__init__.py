@@ -5,5 +5,6 @@ from otflow.training.config import TrainingConfig
 from otflow.training.loop import TrainingResult, train
 from otflow.training.natural import NaturalConfig
 from otflow.training.polish import polish
+from otflow.training.rows import Rows
 
-__all__ = ["NaturalConfig", "TrainingConfig", "TrainingResult", "Watch", "polish", "train"]
+__all__ = ["NaturalConfig", "Rows", "TrainingConfig", "TrainingResult", "Watch", "polish", "train"]

@@ -18,6 +18,7 @@ from otflow.training.batches import BatchStream
 from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
+from otflow.training.rows import Rows, as_rows
 from otflow.training.step import make_block, mean_costs, mean_nll_error, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
@@ -50,8 +51,8 @@ def train(
     potential: AbstractPotential,
     scheme: AbstractScheme,
     target: AbstractTarget,
-    x: Float[Array, "n d"],
-    x_val: Float[Array, "k d"] | None,
+    x: Float[Array, "n d"] | Rows,
+    x_val: Float[Array, "k d"] | Rows | None,
     config: TrainingConfig,
     show_progress: bool = True,
     watch: Watch = Watch(),
@@ -65,7 +66,7 @@ def train(
             training goes back to the last weights within tolerance, where step doubling on
             validation rows finds more than `config.nll_tolerance`.
         target: rho1.
-        x: training rows, in the precision to train in.
+        x: training rows, in the precision to train in; with weights or a condition, `Rows`.
         x_val: rows that decide which weights are best and when to stop; None uses x and never
             stops early.
         config: hyperparameters.
@@ -77,13 +78,14 @@ def train(
         The best potential. An interrupted or non-finite run returns its best so far too: look at
         `status`.
     """
+    x, x_val = as_rows(x), None if x_val is None else as_rows(x_val)
     schedule = learning_rate_schedule(config)
     optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
     params, static = split_trainable(potential)
     run = _Run(potential, config, scheme, target, x if x_val is None else x_val, schedule)
     run.stops_early = x_val is not None
     state = optimiser.init(params)
-    stream = BatchStream(x.shape[0], config.batch_size, config.seed)
+    stream = BatchStream(x.n, config.batch_size, config.seed)
     run.watch = watch
     good, blocks = (params, state), {}
     saved = checkpoint and checkpoint.restore(_PHASE, (params, state, good, potential))
@@ -142,7 +144,7 @@ class _Run:
         config: TrainingConfig,
         scheme: AbstractScheme,
         target: AbstractTarget,
-        x_val: Array,
+        x_val: Rows,
         schedule: optax.Schedule,
     ):
         self.best, self.best_iteration, self.best_objective = potential, 0, np.inf
@@ -204,7 +206,7 @@ class _Run:
         refined = self.scheme.refined()
         if refined is None:
             return 0.0
-        rows = self.x_val[:_ERROR_ROWS]
+        rows = self.x_val.take(slice(_ERROR_ROWS))
         return float(_nll_error(potential, self.scheme, refined, self.target, rows))
 
     def _record(self, train_costs: Costs | None, objective: float, error: float) -> None:

@@ -19,7 +19,8 @@ from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.config import check_count, check_number
-from otflow.training.step import split_trainable, spread
+from otflow.training.rows import Rows, as_rows
+from otflow.training.step import split_trainable
 
 CHUNK = 250  # points whose parameter gradients are held at once
 MOST_PARAMETERS = 8000  # the Fisher matrix of more would take over 256 MB in float32
@@ -95,15 +96,18 @@ class PointModel:
     log_density: Callable[[Array], Array] | None = None
     guard: Float[Array, "g d"] | None = None
 
-    def __call__(self, flat: Array, x: Float[Array, "n d"]) -> tuple[Array, Array]:
-        pushed = self.scheme.push(self.join(flat), x)
+    def __call__(self, flat: Array, x: Float[Array, "n d"] | Rows) -> tuple[Array, Array]:
+        rows = as_rows(x)
+        pushed = self.scheme.push(self.join(flat).given(rows.condition), rows.x)
         nll = -self.target.log_prob(pushed.points) - pushed.log_det
-        known = 0.0 if self.log_density is None else self.log_density(x)
+        known = 0.0 if self.log_density is None else self.log_density(rows.x)
         return nll + known, pushed.transport
 
-    def violation(self, flat: Array, x: Float[Array, "n d"]) -> Float[Array, ""]:
+    def violation(self, flat: Array, x: Float[Array, "n d"] | Rows) -> Float[Array, ""]:
         """Mean shortfall between and around the points."""
-        return jnp.mean(self.scheme.violation(self.join(flat), spread(x)))
+        around = as_rows(x).around()
+        potential = self.join(flat).given(around.condition)
+        return jnp.mean(self.scheme.violation(potential, around.x))
 
     def guarded(self, flat: Array) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Mean shortfall at the guard points, and how many of them are invalid."""
@@ -129,7 +133,7 @@ def natural_step(
     alpha: float | Array,
     control_variate: bool | Bool[Array, ""],
     state: NaturalState,
-    x: Float[Array, "n d"],
+    x: Float[Array, "n d"] | Rows,
 ) -> NaturalState:
     """One step on a batch; `config.alpha` is not used, so that alpha may be traced.
 
@@ -137,6 +141,7 @@ def natural_step(
     invertible, or that cannot be solved for, is shortened and more damped; after six tries the
     parameters stay.
     """
+    x = as_rows(x)
     batch = _measure(model, alpha, control_variate, state.flat, x)
     k = state.iteration.astype(batch.fisher.dtype)
     r = jnp.minimum(config.memory, k / (k + 1))
@@ -216,14 +221,17 @@ class NaturalDescent:
         """Steps taken."""
         return int(self.state.iteration)
 
-    def step(self, x: Float[Array, "n d"]) -> None:
+    def step(self, x: Float[Array, "n d"] | Rows) -> None:
         """One step on a batch (see `natural_step`)."""
         self.state = self._step(self.control_variate, self.state, x)
 
 
-def _chunks(x: Float[Array, "n d"]) -> Float[Array, "k c d"]:
-    k = max(1, x.shape[0] // CHUNK)
-    return x[: k * (x.shape[0] // k)].reshape(k, -1, x.shape[1])
+def _chunks(rows: Rows) -> tuple[Rows, int]:
+    """The rows in chunks of a common size, those beyond left out, and how many chunks."""
+    k = max(1, rows.n // CHUNK)
+    size = rows.n // k
+    cut = rows.take(slice(k * size))
+    return jax.tree.map(lambda a: a.reshape(k, size, *a.shape[1:]), cut), k
 
 
 def _kl_terms(control_variate: bool | Array, u: Array) -> tuple[Array, Array]:
@@ -236,28 +244,28 @@ def _kl_terms(control_variate: bool | Array, u: Array) -> tuple[Array, Array]:
 
 
 def _measure(
-    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Array
+    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Rows
 ) -> _Batch:
-    def point(flat: Array, x: Array) -> tuple[Array, Array, Array]:
+    def point(flat: Array, x: Rows) -> tuple[Array, Array, Array]:
         def both(flat: Array) -> tuple[Array, Array]:
-            u, transport = model(flat, x[None])
+            u, transport = model(flat, x.take(None))  # one row, with its axis
             return u[0], transport[0]
 
         (u, _), pull = jax.vjp(both, flat)
         one, zero = jnp.ones_like(u), jnp.zeros_like(u)
         return u, pull((one, zero))[0], pull((zero, one))[0]
 
-    def body(total: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], None]:
+    def body(total: tuple[Array, Array], x: Rows) -> tuple[tuple[Array, Array], None]:
         u, score, slope = jax.vmap(point, (None, 0))(flat, x)
         score = jnp.where(jnp.isfinite(u)[:, None], score, 0.0)
-        n = x.shape[0]
+        n = x.n
         safety = jax.grad(model.violation)(flat, x)
-        weight = _kl_terms(control, u)[1]
-        slope = jnp.mean(slope, axis=0) + alpha * ((weight @ score) / n + safety)
-        return (total[0] + score.T @ score / n, total[1] + slope), None
+        weight = x.weighted(_kl_terms(control, u)[1])
+        slope = jnp.mean(x.weighted(slope), axis=0) + alpha * ((weight @ score) / n + safety)
+        return (total[0] + score.T @ x.weighted(score) / n, total[1] + slope), None
 
-    rows = _chunks(x)
-    p, k = flat.size, rows.shape[0]
+    rows, k = _chunks(x)
+    p = flat.size
     zero = (jnp.zeros((p, p), flat.dtype), jnp.zeros_like(flat))
     (fisher, gradient), _ = jax.lax.scan(body, zero, rows)
     gradient = gradient / k + alpha * jax.grad(lambda flat: model.guarded(flat)[0])(flat)
@@ -265,24 +273,25 @@ def _measure(
 
 
 def _value(
-    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Array
+    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Rows
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """The batch's objective, and how many points are invalid: of the batch, around it, guard.
 
     Invalid points count for nothing in the objective; the violation is part of it.
     """
 
-    def body(total: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], None]:
-        u, transport = model(flat, jnp.concatenate([x, spread(x)]))
-        n = x.shape[0]
-        kl = jnp.mean(_kl_terms(control, u[:n])[0])
-        value = jnp.mean(transport[:n]) + alpha * (kl + model.violation(flat, x))
+    def body(total: tuple[Array, Array], x: Rows) -> tuple[tuple[Array, Array], None]:
+        n, points = x.n, Rows(x.x, condition=x.condition)
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), points, x.around())
+        u, transport = model(flat, both)
+        kl = x.mean(_kl_terms(control, u[:n])[0])
+        value = x.mean(transport[:n]) + alpha * (kl + model.violation(flat, x))
         return (total[0] + value, total[1] + jnp.sum(~jnp.isfinite(u))), None
 
-    rows = _chunks(x)
-    (value, invalid), _ = jax.lax.scan(body, (jnp.zeros((), x.dtype), jnp.zeros((), int)), rows)
+    rows, k = _chunks(x)
+    (value, invalid), _ = jax.lax.scan(body, (jnp.zeros((), x.x.dtype), jnp.zeros((), int)), rows)
     shortfall, beyond = model.guarded(flat)
-    return value / rows.shape[0] + alpha * shortfall, invalid + beyond
+    return value / k + alpha * shortfall, invalid + beyond
 
 
 def _solve(fisher: Array, gradient: Array, damping: Array) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.loop import History, Status, TrainingResult
 from otflow.training.natural import NaturalConfig, NaturalDescent, excess
 from otflow.training.progress import TrainingProgress
+from otflow.training.rows import Rows, as_rows
 
 _PHASE = "natural"
 _EVERY = 10  # steps between validations
@@ -29,8 +30,8 @@ def polish(
     potential: AbstractPotential,
     scheme: AbstractScheme,
     target: AbstractTarget,
-    draw: Callable[[int], Float[Array, "n d"]],
-    x_val: Float[Array, "k d"],
+    draw: Callable[[int], Float[Array, "n d"] | Rows],
+    x_val: Float[Array, "k d"] | Rows,
     config: NaturalConfig,
     log_density: Callable[[Array], Array] | None = None,
     show_progress: bool = True,
@@ -56,7 +57,7 @@ def polish(
         ValueError: more parameters than a dense Fisher matrix takes.
     """
     descent = NaturalDescent(potential, scheme, target, config, log_density)
-    run = _Run(descent, scheme, target, x_val, log_density)
+    run = _Run(descent, scheme, target, as_rows(x_val), log_density)
     run.watch = watch
     saved = checkpoint and checkpoint.restore(_PHASE, (descent.state, run.best))
     if saved:
@@ -92,7 +93,7 @@ class _Run:
         descent: NaturalDescent,
         scheme: AbstractScheme,
         target: AbstractTarget,
-        x_val: Array,
+        x_val: Rows,
         log_density: Callable[[Array], Array] | None,
     ):
         self.descent, self.best, self.best_iteration = descent, descent.potential, 0
@@ -101,10 +102,10 @@ class _Run:
         self.history: History = {"iteration": [], "seconds": [], "objective": []}
         self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
         self.validated, self.watch = -1, Watch()
-        self._known = log_density
+        self._known, self._rows = log_density, x_val
         self._start = time.perf_counter()
         self._costs = eqx.filter_jit(lambda p: _point_costs(p, scheme, target, x_val))
-        self._log_density = None if log_density is None else eqx.filter_jit(log_density)(x_val)
+        self._log_density = None if log_density is None else eqx.filter_jit(log_density)(x_val.x)
 
     def validate(self) -> None:
         """Record the costs, keep the best weights, decide on the control variate and stopping."""
@@ -118,8 +119,8 @@ class _Run:
                 self.descent.control_variate, self.lowest = True, np.inf
             if self.descent.control_variate:
                 terms = excess(terms)
-        self.latest: Costs = jax.device_get(found.mean())
-        value = float(jnp.mean(found.transport + config.alpha * terms))
+        self.latest: Costs = jax.device_get(jax.tree.map(self._rows.mean, found))
+        value = float(self._rows.mean(found.transport + config.alpha * terms))
         row = {"iteration": iteration, "seconds": time.perf_counter() - self._start}
         row |= {"objective": value}
         row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
@@ -158,7 +159,11 @@ _KEPT = ("best_iteration", "lowest", "waited", "status")
 
 
 def _point_costs(
-    potential: AbstractPotential, scheme: AbstractScheme, target: AbstractTarget, x: Array
+    potential: AbstractPotential, scheme: AbstractScheme, target: AbstractTarget, rows: Rows
 ) -> Costs:
-    found = jax.lax.map(lambda row: costs(potential, scheme, target, row[None]), x, batch_size=500)
+    def point(row: Rows) -> Costs:
+        row = row.take(None)  # one row, with its axis
+        return costs(potential.given(row.condition), scheme, target, row.x)
+
+    found = jax.lax.map(point, rows, batch_size=500)
     return jax.tree.map(jnp.ravel, found)

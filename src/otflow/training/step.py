@@ -13,6 +13,7 @@ from otflow.objective import Costs, costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
+from otflow.training.rows import Rows, as_rows
 
 CHUNK = 512  # points whose intermediate arrays stay in cache at usual widths
 
@@ -37,15 +38,25 @@ def split_trainable(potential: AbstractPotential) -> tuple[Any, Any]:
     return eqx.partition(potential, jax.tree.map(spec, potential, is_leaf=is_frozen))
 
 
-def in_chunks(x: Float[Array, "n d"]) -> tuple[Float[Array, "k c d"], Float[Array, "k c"]]:
-    """Rows in equal chunks of about CHUNK, with weights 1/n on rows and 0 on the padding."""
-    n = x.shape[0]
+def in_chunks(x: Float[Array, "n d"] | Rows) -> tuple[Rows, Float[Array, "k c"]]:
+    """Rows in equal chunks of about CHUNK, with weights 1/n on rows and 0 on the padding.
+
+    Where the rows have weights of their own, 1/n is times those.
+    """
+    rows = as_rows(x)
+    n = rows.n
     n_chunks = -(-n // CHUNK)
     size = -(-n // n_chunks)
     padding = n_chunks * size - n
-    rows = jnp.concatenate([x, x[:padding]]) if padding else x
-    weights = jnp.where(jnp.arange(n_chunks * size) < n, 1 / n, 0.0).astype(x.dtype)
-    return rows.reshape(n_chunks, size, -1), weights.reshape(n_chunks, size)
+
+    def cut(array: Array) -> Array:
+        padded = jnp.concatenate([array, array[:padding]]) if padding else array
+        return padded.reshape(n_chunks, size, *array.shape[1:])
+
+    weights = jnp.where(jnp.arange(n_chunks * size) < n, 1 / n, 0.0).astype(rows.x.dtype)
+    chunks = jax.tree.map(cut, rows)
+    weights = weights.reshape(n_chunks, size)
+    return chunks, weights if rows.weight is None else weights * chunks.weight
 
 
 def _weighted(weights: Float[Array, " n"], values: Float[Array, " n"]) -> Float[Array, ""]:
@@ -57,16 +68,17 @@ def mean_costs(
     potential: AbstractPotential,
     scheme: AbstractScheme,
     target: AbstractTarget,
-    x: Float[Array, "n d"],
+    x: Float[Array, "n d"] | Rows,
 ) -> Costs:
-    """Average transport, nll and hjb over the rows, in cache-sized chunks."""
+    """Average transport, nll and hjb over the rows, by weight, in cache-sized chunks."""
+    dtype = as_rows(x).x.dtype
 
-    def body(total: Costs, chunk: tuple[Array, Array]) -> tuple[Costs, None]:
+    def body(total: Costs, chunk: tuple[Rows, Array]) -> tuple[Costs, None]:
         rows, weights = chunk
-        part = costs(potential, scheme, target, rows)
+        part = costs(potential.given(rows.condition), scheme, target, rows.x)
         return jax.tree.map(lambda a, b: a + _weighted(weights, b), total, part), None
 
-    zero = jnp.zeros((), x.dtype)
+    zero = jnp.zeros((), dtype)
     total, _ = jax.lax.scan(body, Costs(zero, zero, zero), in_chunks(x))
     return total
 
@@ -76,19 +88,13 @@ def mean_nll_error(
     scheme: AbstractScheme,
     refined: AbstractScheme,
     target: AbstractTarget,
-    x: Float[Array, "n d"],
+    x: Float[Array, "n d"] | Rows,
 ) -> Float[Array, ""]:
     """Mean over the rows of |nll(n_steps) - nll(2 n_steps)|, nats: step doubling (SPEC 3)."""
-    coarse, fine = (costs(potential, s, target, x).nll for s in (scheme, refined))
+    rows = as_rows(x)
+    potential = potential.given(rows.condition)
+    coarse, fine = (costs(potential, s, target, rows.x).nll for s in (scheme, refined))
     return jnp.mean(jnp.abs(coarse - fine))
-
-
-def spread(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
-    """Points between and around a quarter of the rows: x_i + (x_j - x_k) / 2.
-
-    Held-out points fall there too; the map has to be invertible where no training row is.
-    """
-    return (x + 0.5 * (jnp.roll(x, 1, axis=0) - jnp.roll(x, 2, axis=0)))[::4]
 
 
 def batch_gradient(
@@ -98,24 +104,25 @@ def batch_gradient(
     beta: float | Array,
     params: Any,
     static: Any,
-    x: Float[Array, "n d"],
+    x: Float[Array, "n d"] | Rows,
 ) -> tuple[Costs, Any]:
     """Mean costs of the rows, and the gradient of the objective with the violation's penalty."""
 
-    def chunk_objective(params: Any, rows: Array, weights: Array) -> Any:
-        potential = eqx.combine(params, static)
-        found = costs(potential, scheme, target, rows)
+    def chunk_objective(params: Any, rows: Rows, weights: Array) -> Any:
+        potential, around = eqx.combine(params, static), rows.around()
+        found = costs(potential.given(rows.condition), scheme, target, rows.x)
         means = jax.tree.map(lambda a: _weighted(weights, a), found)
-        safety = jnp.sum(weights) * jnp.mean(scheme.violation(potential, spread(rows)))
+        violation = scheme.violation(potential.given(around.condition), around.x)
+        safety = jnp.sum(weights) * jnp.mean(violation)
         return means.objective(alpha, beta) + alpha * safety, means
 
     value_and_grad = jax.value_and_grad(chunk_objective, has_aux=True)
 
-    def body(total: Any, chunk: tuple[Array, Array]) -> tuple[Any, None]:
+    def body(total: Any, chunk: tuple[Rows, Array]) -> tuple[Any, None]:
         (_, means), gradient = value_and_grad(params, *chunk)
         return jax.tree.map(jnp.add, total, (means, gradient)), None
 
-    zero = jnp.zeros((), x.dtype)
+    zero = jnp.zeros((), as_rows(x).x.dtype)
     start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
     return jax.lax.scan(body, start, in_chunks(x))[0]
 
@@ -140,7 +147,7 @@ def make_block(
 ) -> Callable[..., tuple[Any, Any, StepLog]]:
     """A compiled function that takes as many optimiser steps as it is given batches.
 
-    It maps (params, static, optimiser state, data (n, d), rows (steps, batch)) to
+    It maps (params, static, optimiser state, data, row numbers (steps, batch)) to
     (params, optimiser state, StepLog). A step whose objective or gradient is not finite changes
     nothing and is flagged.
     """
@@ -150,12 +157,12 @@ def make_block(
         params: Any,
         static: Any,
         state: Any,
-        data: Float[Array, "n d"],
+        data: Float[Array, "n d"] | Rows,
         rows: Int[Array, "steps batch"],
     ) -> tuple[Any, Any, StepLog]:
         def step(carry: tuple[Any, Any], row: Array) -> tuple[tuple[Any, Any], StepLog]:
             means, gradient = batch_gradient(
-                scheme, target, alpha, beta, carry[0], static, data[row]
+                scheme, target, alpha, beta, carry[0], static, as_rows(data).take(row)
             )
             carry, finite = guarded_update(optimiser, carry, means, gradient)
             return carry, StepLog(means, finite)

@@ -1,0 +1,169 @@
+"""What stands beside the rows in `OTFlow.fit`: conditions and sample weights, checked."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from otflow.preprocessing import Standardizer
+from otflow.tabular import check_data
+from otflow.training import Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRows:
+    """Rows in the data's own units, float64, with weights and conditions where there are any."""
+
+    x: Float[np.ndarray, "n d"]
+    weight: Float[np.ndarray, " n"] | None = None
+    condition: Float[np.ndarray, "n k"] | None = None
+
+    def take(self, index: np.ndarray) -> "DataRows":
+        """The rows of that index."""
+        weight = None if self.weight is None else self.weight[index]
+        condition = None if self.condition is None else self.condition[index]
+        return DataRows(self.x[index], weight, condition)
+
+    def split(self, fraction: float, seed: int) -> tuple["DataRows", "DataRows | None"]:
+        """The rows without, and of, a random share; None where the share is no whole row."""
+        n_val = int(fraction * len(self.x))
+        if n_val == 0:
+            return self, None
+        order = np.random.default_rng(seed).permutation(len(self.x))
+        return self.take(order[n_val:]), self.take(order[:n_val])
+
+    def condition_scaler(self) -> Standardizer | None:
+        """Mean 0 and deviation 1 for every column of the condition; those of 0 and 1 are left."""
+        c = self.condition
+        if c is None:
+            return None
+        found = Standardizer.fit(c, self.weight)
+        onehot = np.isin(c, (0.0, 1.0)).all(axis=0)
+        constant = c.max(axis=0) == c.min(axis=0)
+        mean = np.where(onehot, 0.0, found.mean)
+        return Standardizer(mean, np.where(onehot | constant, 1.0, found.scale))
+
+    def prepared(self, scaler: Standardizer, c_scaler: Standardizer | None, dtype: Any) -> Rows:
+        """The rows in the space to train in; weights of mean 1."""
+        weight, c = self.weight, self.condition
+        return Rows(
+            jnp.asarray(scaler.forward(self.x), dtype),
+            None if weight is None else jnp.asarray(weight / weight.mean(), dtype),
+            None if c is None or c_scaler is None else jnp.asarray(c_scaler.forward(c), dtype),
+        )
+
+
+def check_rows(estimator: Any, X: Any, condition: Any, sample_weight: Any) -> DataRows:
+    """What `fit` trains on; rows of weight 0 are left out.
+
+    Raises:
+        ValueError, TypeError: as `tabular.check_data`, `check_condition`, `check_weight`.
+    """
+    x = check_data(estimator, X, fitting=True)
+    weight = check_weight(sample_weight, len(x))
+    rows = DataRows(x, weight, None if condition is None else check_condition(condition, len(x)))
+    return rows if weight is None else rows.take(weight > 0)
+
+
+def check_validation(
+    estimator: Any, rows: DataRows, X_val: Any, condition_val: Any, names: tuple[str, ...] | None
+) -> DataRows | None:
+    """The validation rows that `fit` was given, each with its condition where the rows have one.
+
+    Raises:
+        ValueError, TypeError: as `check_rows`; a condition missing or not asked for.
+    """
+    if X_val is None or rows.condition is None:
+        refuse_condition(condition_val, "condition_val")
+    if X_val is None:
+        return None
+    x = check_data(estimator, X_val)
+    if rows.condition is None:
+        return DataRows(x)
+    k = rows.condition.shape[1]
+    return DataRows(x, None, check_condition(condition_val, len(x), k, names, "condition_val"))
+
+
+def check_condition(
+    condition: Any,
+    n: int,
+    k: int | None = None,
+    names: tuple[str, ...] | None = None,
+    name: str = "condition",
+) -> Float[np.ndarray, "n k"]:
+    """A condition as a finite float64 array, one row for each of n points.
+
+    Args:
+        condition: an array, a list or a data frame: shape (n, k); where k is known, also (k,), one
+            condition for all points.
+        n: points.
+        k: columns of the condition that was fitted on; None while fitting.
+        names: names of its columns, where it had some; a frame must have the same.
+        name: of the argument, for messages.
+
+    Raises:
+        ValueError: missing, another shape, no numbers, NaN or infinity, other columns.
+    """
+    shapes = f"({n}, k)" if k is None else f"({n}, {k}) or ({k},)"
+    if condition is None:
+        raise ValueError(f"{name}: expected shape {shapes}; got none.")
+    found = column_names_of(condition)
+    if names is not None and found is not None and found != names:
+        raise ValueError(
+            f"{name}: expected the columns {', '.join(names)}; got {', '.join(found)}."
+        )
+    try:
+        values = np.asarray(condition, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name}: expected numbers; encode categories as one-hot columns."
+        ) from error
+    if k is not None and values.shape == (k,):
+        values = np.tile(values, (n, 1))
+    good = values.ndim == 2 and len(values) == n and values.shape[1] > 0
+    if not good or (k is not None and values.shape[1] != k):
+        raise ValueError(f"{name}: expected shape {shapes}; got {values.shape}.")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=0))
+    if bad.size:
+        named = [(found or [f"c{j}" for j in range(values.shape[1])])[j] for j in bad]
+        raise ValueError(
+            f"{name}: expected finite numbers; got NaN or infinity in {', '.join(named)}."
+        )
+    return values
+
+
+def refuse_condition(condition: Any, name: str = "condition") -> None:
+    """Raise ValueError where a condition is given for rows that have none."""
+    if condition is not None:
+        raise ValueError(f"{name}: expected none, there is nothing it belongs to; got one.")
+
+
+def column_names_of(table: Any) -> tuple[str, ...] | None:
+    """The names of a data frame's columns; None for anything else."""
+    columns = getattr(table, "columns", None)
+    return None if columns is None else tuple(map(str, columns))
+
+
+def check_weight(sample_weight: Any, n: int) -> Float[np.ndarray, " n"] | None:
+    """Sample weights as float64, shape (n,); None for none.
+
+    Raises:
+        ValueError: another shape, no finite numbers >= 0, or fewer than two of them positive.
+    """
+    if sample_weight is None:
+        return None
+    try:
+        weight = np.asarray(sample_weight, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError("sample_weight: expected numbers >= 0.") from error
+    if weight.shape != (n,):
+        raise ValueError(f"sample_weight: expected shape ({n},); got {weight.shape}.")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise ValueError("sample_weight: expected finite numbers >= 0; got others.")
+    if (weight > 0).sum() < 2:
+        raise ValueError(
+            f"sample_weight: expected at least two positive; got {int((weight > 0).sum())}."
+        )
+    return weight
