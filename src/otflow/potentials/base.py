@@ -40,6 +40,11 @@ class AbstractPotential(eqx.Module):
         """d, the dimension of x."""
 
     @property
+    def floats_per_point(self) -> int:
+        """Numbers in the largest array that a Hessian needs a point; by default those of itself."""
+        return self.dim**2
+
+    @property
     def condition_dim(self) -> int:
         """k, columns of the condition; 0 for a potential that takes none."""
         return 0

@@ -36,6 +36,11 @@ class AbstractConditional(AbstractPotential):
         return self._plain.dim
 
     @property
+    def floats_per_point(self) -> int:
+        """That of the potential under one condition."""
+        return self._plain.floats_per_point
+
+    @property
     @abc.abstractmethod
     def _plain(self) -> AbstractPotential:
         """The potential at c = 0."""

@@ -120,6 +120,11 @@ class ResNetPotential(AbstractPotential):
         """L, the number of residual layers."""
         return len(self.weights) - 1
 
+    @property
+    def floats_per_point(self) -> int:
+        """d m for the layers' Jacobians; without residual layers the Hessian's d^2, or m."""
+        return max(self.dim**2, self.width * (self.dim if self.depth else 1))
+
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t), shape (n,)."""
         s = join_time(x, t, self.dim)

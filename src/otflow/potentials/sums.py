@@ -46,6 +46,11 @@ class SumPotential(AbstractPotential):
         bound = [t.given(condition) if t.condition_dim else t for t in self.terms]
         return SumPotential(tuple(bound))
 
+    @property
+    def floats_per_point(self) -> int:
+        """The most of the terms'."""
+        return max(term.floats_per_point for term in self.terms)
+
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t), shape (n,)."""
         return _total([term.value(x, t) for term in self.terms])

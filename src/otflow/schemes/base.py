@@ -2,8 +2,10 @@
 
 import abc
 import numbers
+from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -60,6 +62,14 @@ class AbstractScheme(eqx.Module):
 
 
 MOST_STEPS = 10_000  # no accuracy is gained beyond, and a damaged file may ask for any number
+
+
+def rematerialised(step: Callable, n_steps: int) -> Callable:
+    """A time step that is computed again on the way back where there are many of them.
+
+    Up to 16, what a step leaves for the way back fits in memory and costs less than computing it.
+    """
+    return step if n_steps <= 16 else jax.checkpoint(step)
 
 
 def check_steps(n_steps: object, name: str = "n_steps") -> None:

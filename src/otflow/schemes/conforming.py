@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme, Push, check_steps
+from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
 from otflow.schemes.log_det import barrier_log_det, log_det, shortfall
 
 _MOST_NEWTON = 60
@@ -68,7 +68,7 @@ class Conforming(AbstractScheme):
             (points, totals), _ = step(start, jnp.zeros((), x.dtype))
         else:
             times = jnp.arange(self.n_steps, dtype=x.dtype)
-            (points, totals), _ = jax.lax.scan(jax.checkpoint(step), start, times)
+            (points, totals), _ = jax.lax.scan(rematerialised(step, self.n_steps), start, times)
         valid = jnp.isfinite(totals[:, 0])
         return Push(points, totals[:, 0], totals[:, 1], totals[:, 2], valid)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme, Push, check_steps
+from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
 
 _MOST_CORRECTIONS = 8
 
@@ -43,7 +43,7 @@ class RK4(AbstractScheme):
         h = 1 / self.n_steps
         totals = jnp.zeros((x.shape[0], 3), x.dtype)
         body = _simpson_step if self.trace == "simpson" else _stages_step
-        step = jax.checkpoint(functools.partial(body, potential, h))
+        step = rematerialised(functools.partial(body, potential, h), self.n_steps)
         start = (x, *_evaluate(potential, x, 0.0), totals)
         (x, _, _, totals), _ = jax.lax.scan(step, start, jnp.arange(self.n_steps, dtype=x.dtype))
         valid = jnp.isfinite(totals[:, 0])

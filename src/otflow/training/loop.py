@@ -10,16 +10,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from otflow.devices import gathered, one_lapack_thread
 from otflow.objective import Costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
+from otflow.training.block import ShardedRows, make_block, sharded_costs
 from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
-from otflow.training.rows import Rows, as_rows
-from otflow.training.step import make_block, mean_costs, mean_nll_error, split_trainable
+from otflow.training.rows import Rows, on_host
+from otflow.training.step import mean_nll_error, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
@@ -78,7 +80,8 @@ def train(
         The best potential. An interrupted or non-finite run returns its best so far too: look at
         `status`.
     """
-    x, x_val = as_rows(x), None if x_val is None else as_rows(x_val)
+    x = on_host(x)
+    x_val = None if x_val is None else on_host(x_val)
     schedule = learning_rate_schedule(config)
     optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
     params, static = split_trainable(potential)
@@ -96,7 +99,7 @@ def train(
     else:
         run.validate(0, potential, None)
     try:
-        with TrainingProgress(config.max_iter, show_progress) as bar:
+        with TrainingProgress(config.max_iter, show_progress) as bar, one_lapack_thread():
             while run.status is None:
                 if run.scheme not in blocks:
                     arguments = (target, optimiser, config.alpha, config.beta)
@@ -120,7 +123,8 @@ def train(
         if checkpoint is not None:
             checkpoint.flush()
     assert run.status is not None
-    return TrainingResult(run.best, run.scheme, run.history, run.status, run.best_iteration)
+    best = gathered(run.best)
+    return TrainingResult(best, run.scheme, run.history, run.status, run.best_iteration)
 
 
 def learning_rate_schedule(config: TrainingConfig) -> optax.Schedule:
@@ -149,7 +153,8 @@ class _Run:
     ):
         self.best, self.best_iteration, self.best_objective = potential, 0, np.inf
         self.config, self.scheme, self.target = config, scheme, target
-        self.x_val, self.schedule = x_val, schedule
+        self.schedule, self._validation = schedule, ShardedRows.of(x_val)
+        self._error_rows = x_val.take(slice(_ERROR_ROWS))
         self.iteration, self.waited = 0, 0
         self.status: Status | None = None
         self.stops_early = self.within_tolerance = True
@@ -168,7 +173,7 @@ class _Run:
     ) -> None:
         """Record the costs after a block, keep the best weights, decide whether to stop."""
         self.iteration += steps
-        found = _validation_costs(potential, self.scheme, self.target, self.x_val)
+        found = sharded_costs(potential, self.scheme, self.target, self._validation)
         self.latest: Costs = jax.device_get(found)
         objective = float(self.latest.objective(self.config.alpha, self.config.beta))
         error = self._integration_error(potential)
@@ -206,8 +211,7 @@ class _Run:
         refined = self.scheme.refined()
         if refined is None:
             return 0.0
-        rows = self.x_val.take(slice(_ERROR_ROWS))
-        return float(_nll_error(potential, self.scheme, refined, self.target, rows))
+        return float(_nll_error(potential, self.scheme, refined, self.target, self._error_rows))
 
     def _record(self, train_costs: Costs | None, objective: float, error: float) -> None:
         row: dict[str, Any] = {
@@ -247,5 +251,4 @@ class _Run:
 
 
 _KEPT = ("iteration", "best_iteration", "best_objective", "waited", "status")
-_validation_costs = eqx.filter_jit(mean_costs)
 _nll_error = eqx.filter_jit(mean_nll_error)

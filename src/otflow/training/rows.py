@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -50,6 +51,11 @@ class Rows(eqx.Module):
 def as_rows(x: "Float[Array, 'n d'] | Rows") -> Rows:
     """Rows; a plain array is rows with neither weights nor condition."""
     return x if isinstance(x, Rows) else Rows(x)
+
+
+def on_host(x: "Float[Array, 'n d'] | Rows") -> Rows:
+    """Rows whose arrays are NumPy's, from which batches are taken without a device's memory."""
+    return jax.tree.map(np.asarray, as_rows(x))
 
 
 def spread(x: Float[Array, "n d"]) -> Float[Array, "k d"]:

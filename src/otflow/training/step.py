@@ -1,13 +1,12 @@
-"""Compiled pieces of training: mean costs in chunks, and many optimiser steps in one call."""
+"""Pieces of training on one device: mean costs and gradients in chunks, guarded updates."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from otflow.objective import Costs, costs
 from otflow.potentials.base import AbstractPotential
@@ -15,14 +14,7 @@ from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.rows import Rows, as_rows
 
-CHUNK = 512  # points whose intermediate arrays stay in cache at usual widths
-
-
-class StepLog(eqx.Module):
-    """Mean costs of each step's batch, before its update, and whether the step was finite."""
-
-    costs: Costs
-    finite: Bool[Array, " steps"]
+_CACHED = 2**16  # numbers in the largest intermediate array of a chunk
 
 
 def split_trainable(potential: AbstractPotential) -> tuple[Any, Any]:
@@ -38,25 +30,37 @@ def split_trainable(potential: AbstractPotential) -> tuple[Any, Any]:
     return eqx.partition(potential, jax.tree.map(spec, potential, is_leaf=is_frozen))
 
 
-def in_chunks(x: Float[Array, "n d"] | Rows) -> tuple[Rows, Float[Array, "k c"]]:
-    """Rows in equal chunks of about CHUNK, with weights 1/n on rows and 0 on the padding.
+def in_chunks(
+    x: Float[Array, "n d"] | Rows, size: int, share: Float[Array, " n"] | None = None
+) -> tuple[Rows, Float[Array, "k c"]]:
+    """Rows in equal chunks of at most `size`, with their shares of the mean; 0 on the padding.
 
-    Where the rows have weights of their own, 1/n is times those.
+    The share is 1/n by default, and times a row's own weight where there is one.
     """
     rows = as_rows(x)
     n = rows.n
-    n_chunks = -(-n // CHUNK)
+    n_chunks = -(-n // size)
     size = -(-n // n_chunks)
     padding = n_chunks * size - n
+    share = equal_shares(rows) if share is None else share
 
     def cut(array: Array) -> Array:
         padded = jnp.concatenate([array, array[:padding]]) if padding else array
         return padded.reshape(n_chunks, size, *array.shape[1:])
 
-    weights = jnp.where(jnp.arange(n_chunks * size) < n, 1 / n, 0.0).astype(rows.x.dtype)
     chunks = jax.tree.map(cut, rows)
-    weights = weights.reshape(n_chunks, size)
-    return chunks, weights if rows.weight is None else weights * chunks.weight
+    shares = jnp.pad(share, (0, padding)).reshape(n_chunks, size)
+    return chunks, shares if rows.weight is None else shares * chunks.weight
+
+
+def equal_shares(rows: Rows) -> Float[Array, " n"]:
+    """1/n for every row."""
+    return jnp.full(rows.n, 1 / rows.n, rows.x.dtype)
+
+
+def chunk_size(potential: AbstractPotential) -> int:
+    """Rows whose intermediate arrays stay in cache, 64 to 256: beyond, steps were measured slower."""
+    return min(max(_CACHED // potential.floats_per_point, 64), 256)
 
 
 def _weighted(weights: Float[Array, " n"], values: Float[Array, " n"]) -> Float[Array, ""]:
@@ -69,18 +73,19 @@ def mean_costs(
     scheme: AbstractScheme,
     target: AbstractTarget,
     x: Float[Array, "n d"] | Rows,
+    share: Float[Array, " n"] | None = None,
 ) -> Costs:
-    """Average transport, nll and hjb over the rows, by weight, in cache-sized chunks."""
+    """Transport, nll and hjb summed over the rows by share, 1/n by default, in small chunks."""
     dtype = as_rows(x).x.dtype
 
     def body(total: Costs, chunk: tuple[Rows, Array]) -> tuple[Costs, None]:
-        rows, weights = chunk
+        rows, shares = chunk
         part = costs(potential.given(rows.condition), scheme, target, rows.x)
-        return jax.tree.map(lambda a, b: a + _weighted(weights, b), total, part), None
+        return jax.tree.map(lambda a, b: a + _weighted(shares, b), total, part), None
 
     zero = jnp.zeros((), dtype)
-    total, _ = jax.lax.scan(body, Costs(zero, zero, zero), in_chunks(x))
-    return total
+    chunks = in_chunks(x, chunk_size(potential), share)
+    return jax.lax.scan(body, Costs(zero, zero, zero), chunks)[0]
 
 
 def mean_nll_error(
@@ -105,26 +110,41 @@ def batch_gradient(
     params: Any,
     static: Any,
     x: Float[Array, "n d"] | Rows,
+    share: Float[Array, " n"] | None = None,
 ) -> tuple[Costs, Any]:
-    """Mean costs of the rows, and the gradient of the objective with the violation's penalty."""
+    """Costs summed by share, and the gradient of the objective with the violation's penalty.
 
-    def chunk_objective(params: Any, rows: Rows, weights: Array) -> Any:
-        potential, around = eqx.combine(params, static), rows.around()
-        found = costs(potential.given(rows.condition), scheme, target, rows.x)
-        means = jax.tree.map(lambda a: _weighted(weights, a), found)
-        violation = scheme.violation(potential.given(around.condition), around.x)
-        safety = jnp.sum(weights) * jnp.mean(violation)
-        return means.objective(alpha, beta) + alpha * safety, means
+    The shares of a batch sum to 1 (1/n by default); those of one device's part to less.
+    """
 
-    value_and_grad = jax.value_and_grad(chunk_objective, has_aux=True)
+    def objective(params: Any, rows: Rows, shares: Array) -> Any:
+        potential = eqx.combine(params, static).given(rows.condition)
+        found = costs(potential, scheme, target, rows.x)
+        means = jax.tree.map(lambda a: _weighted(shares, a), found)
+        return means.objective(alpha, beta), means
+
+    def penalty(params: Any, around: Rows, share: Array) -> Array:
+        potential = eqx.combine(params, static).given(around.condition)
+        return alpha * share * jnp.mean(scheme.violation(potential, around.x))
+
+    def repel(params: Any, around: Rows, share: Array) -> Any:
+        """The penalty's gradient, computed only where it is not zero."""
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        violated = penalty(params, around, share) > 0
+        return jax.lax.cond(
+            violated, jax.grad(penalty), lambda *_: nothing, params, around, share
+        )
 
     def body(total: Any, chunk: tuple[Rows, Array]) -> tuple[Any, None]:
-        (_, means), gradient = value_and_grad(params, *chunk)
-        return jax.tree.map(jnp.add, total, (means, gradient)), None
+        rows, shares = chunk
+        (_, means), gradient = jax.value_and_grad(objective, has_aux=True)(params, rows, shares)
+        away = repel(params, rows.around(), jnp.sum(shares))
+        return jax.tree.map(jnp.add, total, (means, jax.tree.map(jnp.add, gradient, away))), None
 
     zero = jnp.zeros((), as_rows(x).x.dtype)
     start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(body, start, in_chunks(x))[0]
+    size = chunk_size(eqx.combine(params, static))
+    return jax.lax.scan(body, start, in_chunks(x, size, share))[0]
 
 
 def guarded_update(
@@ -136,38 +156,3 @@ def guarded_update(
     updates, new_state = optimiser.update(gradient, state, params)
     new = (optax.apply_updates(params, updates), new_state)
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, carry), finite
-
-
-def make_block(
-    scheme: AbstractScheme,
-    target: AbstractTarget,
-    optimiser: optax.GradientTransformation,
-    alpha: float,
-    beta: float,
-) -> Callable[..., tuple[Any, Any, StepLog]]:
-    """A compiled function that takes as many optimiser steps as it is given batches.
-
-    It maps (params, static, optimiser state, data, row numbers (steps, batch)) to
-    (params, optimiser state, StepLog). A step whose objective or gradient is not finite changes
-    nothing and is flagged.
-    """
-
-    @eqx.filter_jit(donate="none")
-    def block(
-        params: Any,
-        static: Any,
-        state: Any,
-        data: Float[Array, "n d"] | Rows,
-        rows: Int[Array, "steps batch"],
-    ) -> tuple[Any, Any, StepLog]:
-        def step(carry: tuple[Any, Any], row: Array) -> tuple[tuple[Any, Any], StepLog]:
-            means, gradient = batch_gradient(
-                scheme, target, alpha, beta, carry[0], static, as_rows(data).take(row)
-            )
-            carry, finite = guarded_update(optimiser, carry, means, gradient)
-            return carry, StepLog(means, finite)
-
-        (params, state), log = jax.lax.scan(step, (params, state), rows)
-        return params, state, log
-
-    return block

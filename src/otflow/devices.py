@@ -1,0 +1,130 @@
+"""Which devices a computation is spread over: one shard of the rows a device.
+
+XLA runs the small kernels of a flow on one core. On a CPU the library therefore asks JAX for one
+device a core, when training starts and only if nothing has used JAX yet and the caller has not
+chosen a number; importing otflow changes nothing.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from threadpoolctl import ThreadpoolController
+
+Tree = TypeVar("Tree")
+
+_ROWS = "rows"  # the axis of a mesh
+_LEAST_ROWS = 64  # a shard with fewer is not worth its synchronisation
+
+
+def use_all_cores() -> int:
+    """Let JAX see one CPU device a core, if it still can be told; the number of devices it has.
+
+    A no-op where JAX has already computed something, or where `jax_num_cpu_devices` or
+    XLA_FLAGS=--xla_force_host_platform_device_count=... say how many devices there are.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and jax.config.jax_num_cpu_devices == -1:
+        with contextlib.suppress(RuntimeError):  # the backend runs already: its devices stay
+            jax.config.update("jax_num_cpu_devices", _cores())
+    return jax.local_device_count()
+
+
+def row_mesh(n_rows: int) -> Mesh:
+    """The devices to spread n rows over: all of them, or fewer where shards would be tiny."""
+    devices = jax.local_devices()
+    count = max(1, min(len(devices), n_rows // _LEAST_ROWS))
+    return Mesh(np.array(devices[:count]), (_ROWS,))
+
+
+def everywhere(tree: Tree, mesh: Mesh) -> Tree:
+    """The arrays of a tree, whole on every device."""
+    where = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda a: jax.device_put(a, where) if eqx.is_array(a) else a, tree)
+
+
+def place(tree: Tree, mesh: Mesh, axis: int = 0) -> Tree:
+    """The arrays of a tree with that axis, a multiple of the mesh's size, cut into shards."""
+    where = NamedSharding(mesh, PartitionSpec(*(None,) * axis, _ROWS))
+    return jax.tree.map(lambda array: jax.device_put(array, where), tree)
+
+
+def on_shards(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    shared: tuple,
+    rows: tuple,
+    axes: tuple[int, ...],
+    *,
+    summed: bool = True,
+) -> Any:
+    """function(*shared, *rows) on every device with its shard of the rows; within a `jit`.
+
+    Args:
+        function: of all of `shared` and a shard of each of `rows`.
+        mesh: from `row_mesh`.
+        shared: trees that every device gets whole; what is no array in them stays as it is.
+        rows: trees of arrays, each cut along its entry of `axes`.
+        axes: as said.
+        summed: the results are the same on all devices, because `function` sums over them with
+            `total`; otherwise they are shards too, along axis 0.
+    """
+    arrays, rest = eqx.partition(shared, eqx.is_array)
+
+    def local(arrays: Any, *rows: Any) -> Any:
+        return function(*eqx.combine(arrays, rest), *rows)
+
+    cut = (PartitionSpec(*(None,) * axis, _ROWS) for axis in axes)
+    spread = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *cut),
+        out_specs=PartitionSpec() if summed else PartitionSpec(_ROWS),
+        check_vma=False,
+    )
+    return spread(arrays, *rows)
+
+
+def total(tree: Tree) -> Tree:
+    """Sums over the devices, within a function that `on_shards` runs."""
+    return jax.lax.psum(tree, _ROWS)
+
+
+def gathered(tree: Tree) -> Tree:
+    """Arrays that every device holds, as ordinary ones of the default device."""
+
+    def leaf(value: Any) -> Any:
+        return jax.numpy.asarray(np.asarray(value)) if isinstance(value, jax.Array) else value
+
+    return jax.tree.map(leaf, tree)
+
+
+@contextlib.contextmanager
+def one_lapack_thread() -> Iterator[None]:
+    """LAPACK calls on one thread each.
+
+    XLA calls it once a matrix; with threads of its own it makes those calls wait for one another,
+    which was measured to double the time of a training step.
+    """
+    with _threads().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  the library whose LAPACK XLA calls: loaded before the search
+
+    return ThreadpoolController()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
