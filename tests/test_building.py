@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.building import make_scheme, starting_potential
-from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.building import make_scheme, regression, starting_potential
+from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, StandardNormal
@@ -128,3 +128,63 @@ class TestEigenvalueFloor:
             warnings.simplefilter("error")
             base = start(self.rows(3e-3)).terms[0]
         assert 1 / (1 + base.stretch[0]) < np.sqrt(4e-3)
+
+
+class TestCondition:
+    rng = np.random.default_rng(2)
+    C = rng.standard_normal((200, 2)) + [1.0, -3.0]
+    W = np.array([[1.0, 0.5], [0.0, -2.0], [0.3, 0.0]])
+    X = C @ W.T + rng.standard_normal((200, 3)) * [0.5, 1.0, 2.0] + [4.0, 0.0, -1.0]
+
+    def start(self, base="gaussian", target=None, weight=None):
+        target = StandardNormal(3) if target is None else target
+        key = jax.random.key(0)
+        return starting_potential(self.X, target, 10.0, 4, 1, base, key, self.C, weight)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_regression_is_the_weighted_least_squares_fit(self, weighted):
+        """Against the normal equations with a column of ones."""
+        w = self.rng.integers(0, 3, 200).astype(float) if weighted else np.ones(200)
+        mean, W = regression(self.X, self.C, w if weighted else None)
+        design = np.column_stack([np.ones(200), self.C])
+        scaled = w[:, None] * design
+        expected = np.linalg.solve(scaled.T @ design, scaled.T @ self.X)
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-9)
+        np.testing.assert_allclose(W, expected[1:].T, rtol=1e-9, atol=1e-12)
+
+    def test_one_hot_classes_get_their_own_means(self):
+        labels = self.rng.integers(3, size=200)
+        mean, W = regression(self.X, np.eye(3)[labels])
+        for k in range(3):
+            np.testing.assert_allclose(mean + W[:, k], self.X[labels == k].mean(axis=0), rtol=1e-9)
+
+    def test_starts_from_the_gaussian_of_the_residuals(self, float64):
+        base, network = self.start().terms
+        mean, W = regression(self.X, self.C)
+        cov = np.cov(self.X - self.C @ W.T, rowvar=False, bias=True)
+        exact = GaussianBase.solve(mean + W @ self.C[0], cov, 10.0)
+        found = base.given(self.C[0])
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10)
+        np.testing.assert_array_equal(network.network.w, 0)
+        np.testing.assert_array_equal(network.G, 0)
+
+    def test_without_a_base_or_for_another_target_a_random_network(self):
+        mixture = GaussianMixture([1.0], np.zeros((1, 3)), [np.eye(3)])
+        for potential in (self.start(base=None), self.start(target=mixture)):
+            assert isinstance(potential, ConditionalResNet)
+            assert (potential.dim, potential.condition_dim) == (3, 2)
+            np.testing.assert_array_equal(potential.network.w, 1)
+
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_integer_weights_are_repeated_rows(self, conditional, float64):
+        counts = self.rng.integers(0, 4, 200)
+        repeated = np.repeat(np.arange(200), counts)
+        start = (StandardNormal(3), 10.0, 4, 1, "gaussian", jax.random.key(0))
+        c, again = (self.C, self.C[repeated]) if conditional else (None, None)
+        found = starting_potential(self.X, *start, c, counts / counts.mean())
+        expected = starting_potential(self.X[repeated], *start, again)
+        one = self.C[0] if conditional else None
+        hessians = [p.given(one).gradient_and_hessian(self.X[:3], 0.3) for p in (found, expected)]
+        for a, b in zip(*map(jax.tree.leaves, hessians), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)

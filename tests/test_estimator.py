@@ -279,7 +279,7 @@ def asked(monkeypatch):
 
 
 def rows_of(array):
-    return {tuple(row) for row in np.asarray(array, np.float32)}
+    return {tuple(row) for row in np.asarray(getattr(array, "x", array), np.float32)}
 
 
 def test_X_val_is_used_and_all_of_X_trains(asked):
@@ -300,7 +300,7 @@ def test_a_share_of_the_rows_is_held_out(asked, share, held_out):
 def test_a_share_of_zero_trains_on_all_rows(asked):
     OTFlow(**SMALL | {"validation_fraction": 0}).fit(MOONS)
     assert asked["x_val"] is None
-    assert asked["x"].shape == MOONS.shape
+    assert asked["x"].x.shape == MOONS.shape
 
 
 def test_hyperparameters_reach_training(asked):
@@ -309,7 +309,7 @@ def test_hyperparameters_reach_training(asked):
     assert (config.alpha, config.beta, config.max_iter, config.batch_size) == (7, 0, 25, 64)
     assert (config.patience, config.learning_rate) == (3, 0.5)
     assert asked["scheme"].n_steps == 2
-    assert asked["x"].dtype == np.float32
+    assert asked["x"].x.dtype == np.float32
 
 
 # --- how training can end ------------------------------------------------------------------

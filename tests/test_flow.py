@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.potentials import GaussianBase
+from otflow.certificates import certify
+from otflow.evaluation import evaluate
+from otflow.potentials import ConditionalResNet, GaussianBase
 from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
@@ -264,3 +266,88 @@ class TestLogProbWithError:
         found = flow.log_prob_with_error(X)
         assert np.isneginf(found.log_prob).any()
         assert not np.isnan(found.error).any()
+
+
+class TestCondition:
+    """A conditional flow against one flow a condition."""
+
+    C = np.random.default_rng(1).standard_normal((8, 3))
+
+    @staticmethod
+    def flow(scheme=None, dtype="float64"):
+        with precision(dtype):
+            network = random_resnet(2, depth=1, scale=0.3)
+            rng = np.random.default_rng(4)
+            C, G = (jnp.asarray(rng.standard_normal((rows, 3)), float) for rows in (6, 3))
+            return Flow(ConditionalResNet(network, C, G), None, scheme or Conforming(2))
+
+    @pytest.mark.parametrize("scheme", [Conforming(2), RK4(2)], ids=["conforming", "rk4"])
+    def test_every_point_has_its_own(self, scheme):
+        flow = self.flow(scheme)
+        assert flow.condition_dim == 3
+        pushed, log_prob = flow.push(X, self.C), flow.log_prob(X, self.C)
+        pulled = flow.pull(X, self.C)
+        path = flow.trajectories(X, self.C)
+        assert bool((pushed.valid & pulled.valid).all())
+        for i in (0, 5):
+            one, x = flow.given(self.C[i]), X[i : i + 1]
+            for whole, alone in ((pushed, one.push(x)), (pulled, one.pull(x))):
+                for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(alone), strict=True):
+                    np.testing.assert_allclose(a[i], b[0], rtol=1e-10, atol=1e-11)
+            np.testing.assert_allclose(log_prob[i], one.log_prob(x)[0], rtol=1e-12)
+            np.testing.assert_allclose(path[:, i], one.trajectories(x)[:, 0], rtol=1e-12)
+        np.testing.assert_allclose(flow.inverse(pushed.points, self.C), X, atol=1e-12)
+        np.testing.assert_array_equal(flow.forward(X, self.C), pushed.points)
+
+    def test_one_for_all_points(self):
+        flow, c = self.flow(), self.C[0]
+        tiled = np.tile(c, (8, 1))
+        np.testing.assert_allclose(flow.log_prob(X, c), flow.log_prob(X, tiled), rtol=1e-12)
+        key = jax.random.key(0)
+        samples, log_prob = flow.sample_and_log_prob(key, 8, c)
+        np.testing.assert_allclose(flow.sample(key, 8, tiled), samples, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(flow.log_prob(samples, c), log_prob, rtol=1e-9)
+        own, error = flow.log_prob_with_error(X, c)
+        np.testing.assert_allclose(own, flow.log_prob(X, c), rtol=1e-12)
+        assert (error < 1e-9).all()
+
+    def test_the_density_given_a_condition_integrates_to_one(self):
+        x, cell = grid(8.0, 161)
+        flow = self.flow()
+        for c in self.C[:2]:
+            assert np.exp(flow.log_prob(x, c)).sum() * cell == pytest.approx(1, abs=1e-3)
+
+    def test_float32_conditions_are_float32(self):
+        assert self.flow(dtype="float32").log_prob(X, self.C).dtype == np.float32
+
+    @pytest.mark.parametrize("condition", [None, C[:5], C[:, :2], C[0, :2], 1.0])
+    def test_other_conditions_are_rejected(self, condition):
+        flow = self.flow()
+        for method in ("forward", "inverse", "log_prob", "trajectories"):
+            with pytest.raises(ValueError, match=r"^condition: expected shape \(8, 3\) or \(3,\)"):
+                getattr(flow, method)(X, condition)
+        with pytest.raises(ValueError, match=r"^condition: expected shape"):
+            flow.sample(jax.random.key(0), 8, condition)
+
+    def test_a_flow_without_conditions_takes_none(self):
+        flow = make_flow()
+        assert flow.condition_dim == 0
+        for call in (lambda: flow.log_prob(X, self.C), lambda: flow.given(self.C[0])):
+            with pytest.raises(ValueError, match=r"^condition: expected none"):
+                call()
+
+    def test_given_takes_one_condition(self):
+        with pytest.raises(ValueError, match=r"^condition: expected shape \(3,\); got .*8, 3"):
+            self.flow().given(self.C)
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda flow: certify(flow, np.zeros((50, 2))),
+            lambda flow: evaluate(flow, StandardNormal(2), 1.0, n=1000),
+        ],
+        ids=["certify", "evaluate"],
+    )
+    def test_certificates_and_evaluation_ask_for_a_given_one(self, use):
+        with pytest.raises(ValueError, match=r"^flow: expected an unconditional flow; .*given"):
+            use(self.flow())

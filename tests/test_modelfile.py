@@ -23,7 +23,7 @@ from otflow.estimator import OTFlow
 from otflow.flow import Flow
 from otflow.migrations import FORMAT_VERSION
 from otflow.modelfile import Model, load_model, save_model
-from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.potentials import ConditionalGaussian, ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.precision import dtype_of, precision
 from otflow.preprocessing import Standardizer
 from otflow.schemes import RK4
@@ -571,3 +571,60 @@ def test_a_full_disk_is_an_os_error(saved):
         signal.signal(signal.SIGXFSZ, handler)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+class TestConditional:
+    @pytest.fixture
+    def model(self):
+        base = ConditionalGaussian.solve([0.1, -0.3], np.ones((2, 3)), np.eye(2), 3.0)
+        network = ConditionalResNet.create(2, 3, 4, 1, jax.random.key(3))
+        flow = Flow(base + network, StandardNormal(2), RK4(3))
+        plain = make_model()
+        scaler = Standardizer(np.array([0.0, 1.0, 0.5]), np.array([1.0, 2.0, 1 / 3]))
+        names = ("a", "b", "weather")
+        return Model(flow, plain.standardizer, None, {}, plain.training, scaler, names)
+
+    def test_round_trip_is_exact(self, model, path):
+        save_model(path, model)
+        found = load_model(path)
+        assert_equal(found, model)
+        np.testing.assert_array_equal(found.condition.mean, model.condition.mean)
+        np.testing.assert_array_equal(found.condition.scale, model.condition.scale)
+        assert found.condition_columns == model.condition_columns
+
+    def test_files_of_unconditional_flows_are_as_before(self, saved):
+        with modelfile.safe_open(saved, framework="numpy") as file:
+            metadata = json.loads(file.metadata()["otflow"])
+        assert set(metadata["structure"]) == {"flow", "standardizer"}
+        assert "condition_columns" not in metadata
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda m: m["structure"].pop("condition"),
+            lambda m: m["structure"].update(condition=m["structure"]["standardizer"]),
+            lambda m: m["structure"].update(condition=m["structure"]["flow"]),
+            lambda m: m.update(condition_columns=["a"]),
+            lambda m: m.update(condition_columns=[1, 2, 3]),
+        ],
+        ids=["missing", "other width", "a flow", "too few names", "numbers for names"],
+    )
+    def test_damage(self, model, path, spoil):
+        save_model(path, model)
+        rewrite(path, lambda metadata, _: spoil(metadata))
+        with pytest.raises(ValueError, match=NOT_READABLE):
+            load_model(path)
+
+    def test_a_condition_for_an_unconditional_flow(self, saved):
+        def add(metadata, _):
+            metadata["structure"]["condition"] = metadata["structure"]["standardizer"]
+
+        rewrite(saved, add)
+        with pytest.raises(ValueError, match=NOT_READABLE):
+            load_model(saved)
+
+    @pytest.mark.parametrize("part", ["C", "G", "W", "shift_slope"])
+    def test_misshapen_tensors(self, model, path, part):
+        save_model(path, model)
+        (name,) = (n for n in load_file(path) if n.endswith(f".{part}"))
+        rewrite(path, lambda _, tensors: tensors.update({name: tensors[name][:, :1].copy()}))
+        with pytest.raises(ValueError, match=NOT_READABLE):
+            load_model(path)

@@ -43,3 +43,11 @@ def test_identity():
 @pytest.mark.parametrize("method", ["forward", "inverse"])
 def test_results_are_float64(method):
     assert getattr(Standardizer.fit(X), method)(X.astype(np.float32)).dtype == np.float64
+
+
+def test_integer_weights_are_repeated_rows():
+    counts = np.random.default_rng(1).integers(0, 4, size=len(X))
+    found = Standardizer.fit(X, 0.3 * counts)
+    expected = Standardizer.fit(np.repeat(X, counts, axis=0))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-13)
+    np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-12)

@@ -296,3 +296,33 @@ def test_against_scikit_learn(name: str) -> None:
         assert stats.ks_2samp(x @ direction, reference @ direction).pvalue > 1e-3
     radii = np.linalg.norm(x, axis=1), np.linalg.norm(reference, axis=1)
     assert stats.ks_2samp(*radii).pvalue > 1e-3
+
+
+def test_labelled_moons_are_the_moons() -> None:
+    points, labels = datasets.labelled_moons(N, 1)
+    np.testing.assert_array_equal(points, datasets.moons(N, 1))
+    assert_mean(labels.astype(float), 0.5)
+    # centres of the half circles (2 cos, 2 sin) - (1, 0.2) and of its mirror image
+    for k, centre in enumerate([(-1.0, 4 / np.pi - 0.2), (1.0, 0.8 - 4 / np.pi)]):
+        for column, exact in zip(points[labels == k].T, centre, strict=True):
+            assert_mean(column, exact)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_labelled_moons_log_prob(label: int) -> None:
+    """Integrates to one, and agrees with adaptive quadrature at single points."""
+    side, n = np.linspace(-5, 5, 151), 151
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    density = np.exp(datasets.labelled_moons_log_prob(grid, np.full(n * n, label)))
+    assert density.sum() * (10 / 150) ** 2 == pytest.approx(1.0, abs=1e-6)
+    points = datasets.labelled_moons(5, 3).points
+    found = datasets.labelled_moons_log_prob(points, np.full(5, label))
+    sign = 1 - 2 * label
+    for x, value in zip(points, found, strict=True):
+
+        def near(t, x=x):
+            centre = (2 * (label + sign * np.cos(t)) - 1, label + 2 * sign * np.sin(t) - 0.2)
+            return stats.multivariate_normal(centre, 0.04).pdf(x) / np.pi
+
+        exact = integrate.quad(near, 0, np.pi, epsabs=0, epsrel=1e-9, limit=200)[0]
+        assert value == pytest.approx(np.log(exact), abs=1e-3)

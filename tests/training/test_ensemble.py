@@ -29,7 +29,8 @@ from otflow.training.ensemble import (
 )
 from otflow.training.loop import learning_rate_schedule
 from otflow.training.natural import NaturalConfig, PointModel, natural_step, start_state
-from otflow.training.step import split_trainable, spread
+from otflow.training.rows import spread
+from otflow.training.step import split_trainable
 from tests.fakes import Translation
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -14,6 +14,7 @@ from otflow.schemes import RK4, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig, train
 from otflow.training.loop import learning_rate_schedule
+from otflow.training.rows import Rows
 from tests.fakes import Translation
 
 ALPHA, BETA = 3.0, 0.5
@@ -312,3 +313,14 @@ def test_a_start_that_is_not_invertible_is_mended():
     assert set(result.history["nll_error"]) == {0.0}
     assert set(result.history["n_steps"]) == {1}
     assert Conforming(1).push(result.potential, x).valid.all()
+
+
+def test_weights_count_in_training_and_validation():
+    """The second half, of weight 0, is elsewhere: the minimum is that of the first half."""
+    x = jnp.concatenate([data(), data(mean=-5 * MEAN)])
+    rows = Rows(x, jnp.asarray(np.repeat([2.0, 0.0], 64), jnp.float32))
+    result = run(rows, max_iter=300, validate_every=100, learning_rate=0.1)
+    expected = -ALPHA * MEAN / (1 + ALPHA + BETA)
+    np.testing.assert_allclose(result.potential.shift, expected, atol=1e-3)
+    start = run(data(), max_iter=1).history["val_nll"][0]
+    assert result.history["val_nll"][0] == pytest.approx(start, rel=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otflow.objective import costs
-from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, StandardNormal
@@ -22,7 +22,8 @@ from otflow.training.natural import (
     natural_step,
     start_state,
 )
-from otflow.training.step import split_trainable, spread
+from otflow.training.rows import Rows, spread
+from otflow.training.step import split_trainable
 from tests.fakes import Translation
 from tests.support import random_resnet
 
@@ -366,3 +367,47 @@ def test_only_trainable_parameters_move():
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.linalg.norm(descent.state.flat) > 0
+
+
+class TestRows:
+    """Weights and conditions beside the points."""
+
+    def test_integer_weights_are_repeated_rows(self):
+        """One step: Fisher information, gradient and value; at most 250 rows, so one chunk."""
+        x, counts = points(40), np.random.default_rng(1).integers(0, 4, 40)
+        config = NaturalConfig(alpha=2.0, max_iter=10, monotone=True)
+        states = []
+        for rows in (
+            Rows(x, jnp.asarray(counts / counts.mean())),
+            Rows(x).take(np.repeat(np.arange(40), counts)),
+            Rows(x),
+        ):
+            descent = NaturalDescent(Translation(jnp.ones(2)), RK4(1), TARGET, config)
+            descent.step(rows)
+            states.append(descent.state)
+        found, expected, plain = states
+        np.testing.assert_allclose(found.fisher, expected.fisher, rtol=1e-12)
+        np.testing.assert_allclose(found.flat, expected.flat, rtol=1e-12)
+        assert np.abs(found.flat - plain.flat).max() > 1e-4
+
+    def test_every_point_is_costed_under_its_own_condition(self):
+        x, c = points(6), points(6, seed=2)
+        potential = ConditionalResNet.create(2, 2, 3, 0, jax.random.key(0), output_scale=0.1)
+        model = PointModel(lambda flat: potential, Conforming(1), TARGET)
+        nll, transport = model(jnp.zeros(0), Rows(x, condition=c))
+        for i in range(6):
+            found = costs(potential.given(c[i]), Conforming(1), TARGET, x[i : i + 1])
+            np.testing.assert_allclose(nll[i], found.nll[0], rtol=1e-12)
+            np.testing.assert_allclose(transport[i], found.transport[0], rtol=1e-12)
+        assert np.ptp(transport) > 1e-3
+
+    def test_steps_under_conditions_find_a_shift_linear_in_them(self):
+        """x = c + noise: the bilinear term, silent at the start, has to learn T(x) = x - c."""
+        x, c = points(200), points(200, seed=2)
+        rows = Rows(x + c, condition=c)
+        potential = ConditionalResNet.create(2, 2, 2, 0, jax.random.key(0), output_scale=0.01)
+        config = NaturalConfig(alpha=30.0, max_iter=40, largest_kl=0.1, monotone=True)
+        descent = NaturalDescent(potential, Conforming(1), TARGET, config)
+        for _ in range(12):
+            descent.step(rows)
+        np.testing.assert_allclose(descent.potential.G[:2], np.eye(2), atol=0.25)

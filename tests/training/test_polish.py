@@ -10,6 +10,7 @@ from otflow.schemes import RK4
 from otflow.targets import StandardNormal
 from otflow.training.natural import NaturalConfig, excess
 from otflow.training.polish import polish
+from otflow.training.rows import Rows
 from tests.fakes import Translation
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -172,3 +173,13 @@ def test_is_silent_without_a_terminal(capsys):
     polish(start, RK4(1), StandardNormal(2), lambda i: data(), data(), config)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_the_validation_is_weighted():
+    """Weights that leave only the first half of the rows: their costs at the start."""
+    x, half = data(), data()[:125]
+    rows = Rows(x, jnp.asarray(np.repeat([2.0, 0.0], 125)))
+    history = run(rows, max_iter=1).history
+    expected = float(jnp.mean(0.5 * jnp.sum(half**2, axis=1)) + math.log(2 * math.pi))
+    assert history["val_nll"][0] == pytest.approx(expected, rel=1e-12)
+    assert history["objective"][0] == pytest.approx(ALPHA * expected, rel=1e-12)

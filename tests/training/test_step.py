@@ -8,19 +8,25 @@ import optax
 import pytest
 
 from otflow.objective import costs
-from otflow.potentials import GaussianBase, ResNetPotential
-from otflow.schemes import RK4
+from otflow.potentials import (
+    ConditionalGaussian,
+    ConditionalResNet,
+    GaussianBase,
+    ResNetPotential,
+)
+from otflow.schemes import RK4, Conforming
 from otflow.schemes.base import Push
 from otflow.targets import StandardNormal
 from otflow.training import step as step_module
+from otflow.training.rows import Rows, spread
 from otflow.training.step import (
     CHUNK,
+    batch_gradient,
     in_chunks,
     make_block,
     mean_costs,
     mean_nll_error,
     split_trainable,
-    spread,
 )
 from tests.fakes import Translation
 
@@ -49,7 +55,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("n", [1, 2, CHUNK, CHUNK + 1, 2 * CHUNK + 1, 1000])
 def test_chunks_hold_every_row_once(n):
     x = points(n)
-    rows, weights = in_chunks(x)
+    chunks, weights = in_chunks(x)
+    rows = chunks.x
     size = rows.shape[1]
     assert size <= CHUNK
     assert rows.shape == (weights.shape[0], size, 2)
@@ -174,7 +181,7 @@ def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
     monkeypatch.setattr(step_module, "CHUNK", 7)
     x = points(20).at[0, 0].set(11.0)
     rows, weights = in_chunks(x)
-    assert float(rows[-1, -1, 0]) == 11.0
+    assert float(rows.x[-1, -1, 0]) == 11.0
     assert float(weights[-1, -1]) == 0
     found = mean_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
     assert found.nll == np.inf
@@ -187,14 +194,6 @@ def test_mean_nll_error_is_that_of_step_doubling(float64):
     found = eqx.filter_jit(mean_nll_error)(base(), RK4(1), RK4(2), target, x)
     np.testing.assert_allclose(found, np.abs(coarse - fine).mean(), rtol=1e-12)
     assert found > 1e-5
-
-
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 9])
-def test_spread_puts_points_between_every_fourth_row_and_its_neighbours(n, float64):
-    """x_i + (x_(i-1) - x_(i-2)) / 2, cyclically."""
-    x = np.asarray(points(n))
-    expected = [x[i] + 0.5 * (x[(i - 1) % n] - x[(i - 2) % n]) for i in range(0, n, 4)]
-    np.testing.assert_allclose(spread(jnp.asarray(x)), expected, rtol=1e-14)
 
 
 class _Leaning(RK4):
@@ -220,3 +219,83 @@ def test_the_violation_between_the_rows_enters_with_weight_alpha(monkeypatch, fl
     assert lean > 0.1
     # the log holds the costs alone
     np.testing.assert_allclose(log.costs.transport[0], 0.5 * shift @ shift, rtol=1e-12)
+
+
+COUNTS = np.array([2, 0, 1, 3, 1, 0, 2, 1, 1, 4])
+
+
+def conditional(dim=2, k=3):
+    """A base and a network under a condition, with every array away from 0."""
+    rng = np.random.default_rng(5)
+    network = ConditionalResNet.create(dim, k, 4, 1, jax.random.key(1), output_scale=0.1)
+    G = jnp.asarray(0.1 * rng.standard_normal((dim + 1, k)))
+    network = eqx.tree_at(lambda p: p.G, network, G)
+    W = rng.standard_normal((dim, k))
+    return ConditionalGaussian.solve(np.ones(dim), W, 2 * np.eye(dim), ALPHA) + network
+
+
+@pytest.mark.parametrize("with_condition", [False, True])
+def test_integer_weights_are_repeated_rows(with_condition, monkeypatch, float64):
+    """The objective and its gradient, in chunks of 7; float64, sums in another order: 1e-12.
+
+    K = 1 and a network of small slope: the violation, which looks at neighbours, is 0.
+    """
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    x, c = points(10), points(10, 3, seed=1)
+    potential = conditional() if with_condition else base() + conditional().terms[1].network
+    c = c if with_condition else None
+    weighted = Rows(x, jnp.asarray(COUNTS / COUNTS.mean()), c)
+    repeated = Rows(x, condition=c).take(np.repeat(np.arange(10), COUNTS))
+    assert repeated.n == COUNTS.sum() == 15
+    params, static = split_trainable(potential)
+    scheme = Conforming(1).for_training()
+
+    @eqx.filter_jit
+    def measured(rows):
+        return batch_gradient(scheme, StandardNormal(2), ALPHA, BETA, params, static, rows)
+
+    (found, gradient), (expected, slope) = measured(weighted), measured(repeated)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope))
+    assert scale > 0.1
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(slope), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12 * scale)
+    plain = measured(Rows(x, condition=c))[0]
+    assert abs(float(plain.nll - found.nll)) > 1e-3
+
+
+def test_every_row_is_costed_under_its_own_condition(monkeypatch, float64):
+    """Against one row at a time under one condition (k,); chunks of 7 with padding."""
+    monkeypatch.setattr(step_module, "CHUNK", 7)
+    potential, x, c = conditional(), points(10), points(10, 3, seed=1)
+    found = eqx.filter_jit(mean_costs)(
+        potential, Conforming(1), StandardNormal(2), Rows(x, condition=c)
+    )
+    one = eqx.filter_jit(
+        lambda x, c: costs(potential.given(c), Conforming(1), StandardNormal(2), x[None])
+    )
+    rows = [one(a, b) for a, b in zip(x, c, strict=True)]
+    for name in ("transport", "nll", "hjb"):
+        expected = np.mean([float(getattr(row, name)[0]) for row in rows])
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12)
+
+
+def test_points_around_are_judged_under_the_condition_of_their_row(float64):
+    """Violation |shift(c) - 1|^2: the mean over rows 0, 4, 8."""
+    network = conditional().terms[1]
+    params, static = split_trainable(network)
+    c = points(10, 3, seed=1)
+    rows = Rows(points(10), condition=c)
+    args = (StandardNormal(2), ALPHA, 0.0, params, static, rows)
+    gradients = [batch_gradient(scheme, *args)[1] for scheme in (_LeaningBias(1), RK4(1))]
+    slope = ALPHA * 2 * np.mean(np.asarray(network.given(c[::4]).b[:, 0] - 1)[:, None] * c[::4], 0)
+    difference = gradients[0].G[0] - gradients[1].G[0]
+    np.testing.assert_allclose(difference, slope, rtol=1e-9)
+
+
+class _LeaningBias(RK4):
+    """Violation (b_1 - 1)^2 of every point's own b."""
+
+    def violation(self, potential, x):
+        return (potential.b[:, 0] - 1) ** 2

@@ -59,7 +59,7 @@ def equal_shares(rows: Rows) -> Float[Array, " n"]:
 
 
 def chunk_size(potential: AbstractPotential) -> int:
-    """Rows whose intermediate arrays stay in cache, 64 to 256: beyond, steps were measured slower."""
+    """Rows whose intermediate arrays stay in cache, 64 to 256: more were measured slower."""
     return min(max(_CACHED // potential.floats_per_point, 64), 256)
 
 
