@@ -259,7 +259,7 @@ def outcome(use, path: Path) -> str:
             use()
         except (ValueError, OSError) as error:
             text = str(error)
-            if path.name in text and len(text) < 2000:
+            if path.name in text and len(text) < 1000 and "\n" not in text:
                 return "clean error"
             return f"{type(error).__name__} without the file: {text[:200]}"
         except Exception as error:

@@ -17,7 +17,7 @@ from otflow.batching import map_rows
 from otflow.extras import require
 from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fit_flow
 from otflow.flow import Flow
-from otflow.modelfile import Model, load_model, save_model
+from otflow.modelfile import Model, load_model, save_model, unreadable
 from otflow.precision import cast, precision
 from otflow.preprocessing import Standardizer
 from otflow.targets import AbstractTarget
@@ -454,7 +454,7 @@ def load(path: str | Path) -> OTFlow:
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
+        raise unreadable(path, error) from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
     estimator.history_, estimator.n_features_in_ = history, model.flow.dim
     estimator.condition_scaler_ = model.condition

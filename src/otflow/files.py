@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """An error's text in one line of bounded length: parsers quote whole files."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= longest else text[:longest] + " ..."
+
+
 def check_writable(path: str | Path) -> Path:
     """The path, if a file can be written there.
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import jaxtyped
 
 import otflow
+from otflow.files import one_line
 from otflow.flow import Flow
 from otflow.migrations import FORMAT_VERSION, migrate
 from otflow.potentials import (
@@ -32,7 +33,7 @@ from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 from otflow.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 
 _ENTRY = "otflow"  # of the header's metadata
-_DAMAGE = (AttributeError, IndexError, OverflowError, RecursionError, TypeError, ValueError)
+_DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
@@ -118,10 +119,14 @@ def read_model_header(path: str | Path) -> Header:
         header = read_header(path, _ENTRY)
         migrate(header.document, {})
         return header
-    except KeyError as error:
-        raise ValueError(f"{path}: not a readable otflow model (no entry {error}).") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
+    except (KeyError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: Exception) -> ValueError:
+    """The one error for a file that is no model, in one line."""
+    why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+    return ValueError(f"{path}: not a readable otflow model ({why}).")
 
 
 def load_model(path: str | Path) -> Model:
@@ -153,10 +158,8 @@ def load_model(path: str | Path) -> Model:
         if tensors:
             raise ValueError(f"no part of the model uses {', '.join(tensors)}")
         return model
-    except KeyError as error:
-        raise ValueError(f"{path}: not a readable otflow model (no entry {error}).") from error
     except _DAMAGE as error:
-        raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
+        raise unreadable(path, error) from error
 
 
 def _check_kinds(tensors: dict[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """Tables of numbers in files: CSV, Parquet, NPY and NPZ, in and out."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.extras import require
-from otflow.files import atomic_path, check_writable
+from otflow.files import atomic_path, check_writable, one_line
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
@@ -19,6 +20,22 @@ class Table:
 
     values: Float[np.ndarray, "n d"]
     columns: tuple[str, ...] | None = None
+
+    def select(self, names: Sequence[str]) -> "Table":
+        """The columns of these names, in this order.
+
+        Raises:
+            ValueError: the table has no names, or not all of these; a name twice.
+        """
+        if self.columns is None:
+            raise ValueError("columns: expected a table with names (CSV or Parquet); got none.")
+        missing = [name for name in names if name not in self.columns]
+        if missing or not names or len(set(names)) < len(names):
+            told = f"no {', '.join(missing)}" if missing else f"{', '.join(names) or 'no name'}"
+            have = ", ".join(self.columns)
+            raise ValueError(f"columns: expected different ones of {have}; got {told}.")
+        found = [self.columns.index(name) for name in names]
+        return Table(self.values[:, found], tuple(names))
 
     def frame(self) -> Any:
         """A polars frame where the columns have names, else the plain array."""
@@ -47,12 +64,26 @@ def read_table(path: str | Path) -> Table:
     try:
         values = _read_array(path)
     except Exception as error:  # damage surfaces as zipfile, zlib, tokenize, memory errors, ...
-        raise ValueError(f"{path}: not a readable {path.suffix} file ({error}).") from error
+        raise _unreadable(path, error) from error
     if values.ndim != 2:
         raise ValueError(f"{path}: expected an array of shape (n, d); got {values.shape}.")
     if values.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected numbers; got dtype {values.dtype}.")
     return Table(values.astype(np.float64))
+
+
+def read_csv(content: bytes, name: str) -> Table:
+    """A CSV file's content, as from a pipe; `name` stands for it in errors, which are those above.
+
+    Raises:
+        ValueError: as `read_table`.
+    """
+    return _read_frame(Path(f"{name}.csv"), content)
+
+
+def csv_text(table: Table) -> str:
+    """What `write_table` writes into a CSV file."""
+    return _named(table).frame().write_csv()
 
 
 def check_output(path: str | Path) -> Path:
@@ -74,10 +105,18 @@ def write_table(path: str | Path, table: Table) -> None:
         elif path.suffix == ".npz":
             np.savez_compressed(temporary, X=table.values)
         else:
-            names = table.columns or tuple(f"x{i}" for i in range(table.values.shape[1]))
-            frame = Table(table.values, names).frame()
+            frame = _named(table).frame()
             write = frame.write_csv if path.suffix == ".csv" else frame.write_parquet
             write(temporary)
+
+
+def _named(table: Table) -> Table:
+    names = table.columns or tuple(f"x{i}" for i in range(table.values.shape[1]))
+    return Table(table.values, names)
+
+
+def _unreadable(path: Path, error: BaseException) -> ValueError:
+    return ValueError(f"{path}: not a readable {path.suffix} file ({one_line(error)}).")
 
 
 def _check_suffix(path: Path) -> None:
@@ -107,15 +146,16 @@ def _only_array(archive: np.lib.npyio.NpzFile) -> np.ndarray:
     raise ValueError(f"expected one array or one named X; got {names}")
 
 
-def _read_frame(path: Path) -> Table:
+def _read_frame(path: Path, content: bytes | None = None) -> Table:
     polars = require("polars", "tables")
     try:
         if path.suffix == ".csv":
-            frame = polars.read_csv(path, infer_schema_length=None)
+            source = path if content is None else content
+            frame = polars.read_csv(source, infer_schema_length=None)
         else:
             frame = polars.read_parquet(path)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
-        raise ValueError(f"{path}: not a readable {path.suffix} file ({error}).") from error
+        raise _unreadable(path, error) from error
     if path.suffix == ".csv":
         _check_header(path, frame.columns)
     if frame.is_empty():

@@ -5,7 +5,10 @@ import typer
 import otflow
 from otflow.cli.certify import certify
 from otflow.cli.demo import demo
+from otflow.cli.doctor import doctor
+from otflow.cli.export import export
 from otflow.cli.fit import fit
+from otflow.cli.info import info
 from otflow.cli.sample import sample
 from otflow.cli.score import score
 from otflow.cli.study import study
@@ -18,7 +21,10 @@ app = typer.Typer(
 )
 app.command()(certify)
 app.command()(demo)
+app.command()(doctor)
+app.command()(export)
 app.command()(fit)
+app.command()(info)
 app.command()(sample)
 app.command()(score)
 app.add_typer(study, name="study")

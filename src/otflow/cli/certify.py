@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from otflow.cli.errors import clean_errors
-from otflow.cli.score import _matching
 
 
 @clean_errors
@@ -21,12 +20,12 @@ def certify(
 ) -> None:
     """Bracket the transport of MODEL on DATA and check the flow from outside."""
     from otflow.certificates import certify_model
+    from otflow.cli.tables import matching, read_input
     from otflow.estimator import load
-    from otflow.tables import read_table
     from otflow.tabular import check_data
 
     estimator = load(model)
-    rows = check_data(estimator, _matching(estimator, read_table(data)))
+    rows = check_data(estimator, matching(estimator, read_input(data)))
     found = certify_model(estimator, rows, seconds=seconds, seed=seed)
     if as_json:
         typer.echo(json.dumps(found.to_dict()))

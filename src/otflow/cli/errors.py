@@ -18,6 +18,8 @@ def clean_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # the reader of our output has left: the shell's business
+            raise
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             fail(str(error))
             raise typer.Exit(2) from error

@@ -1,19 +1,31 @@
 """`otflow fit`: train on a table and write a model file."""
 
+import contextlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from otflow.cli.config import load_config, to_toml
 from otflow.cli.errors import clean_errors, fail
+
+_NOT_SETTINGS = {
+    *("data", "out", "seed", "columns", "checkpoint", "checkpoint_every", "resume"),
+    *("log", "tensorboard", "mlflow", "config", "as_json"),
+}
 
 
 @clean_errors
 def fit(
     data: Annotated[
-        Path, typer.Argument(help="Table: .csv (with header), .parquet, .npy or .npz.")
+        Path,
+        typer.Argument(
+            help="Table: .csv (with header), .parquet, .npy or .npz; - is CSV piped in."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
+    columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
     beta: Annotated[float, typer.Option(help="Weight of the hjb regulariser.")] = 0.0,
     width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
@@ -29,29 +41,97 @@ def fit(
     patience: Annotated[int, typer.Option(help="Validations without improvement.")] = 20,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File for the run's state, to resume it from.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between its writes.")] = 100,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint where there is one.")
+    ] = False,
+    log: Annotated[Path | None, typer.Option(help="JSON lines, one a validation.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Metrics to MLflow's run.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of these options; flags win over it.",
+            callback=load_config,
+            is_eager=True,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a flow on the rows of DATA; a tenth of them is held out to stop in time."""
-    settings = {k: v for k, v in locals().items() if k not in ("data", "out", "seed")}
+    """Train a flow on the rows of DATA; a tenth of them is held out to stop in time.
+
+    The effective options are printed as TOML that --config reads, the result as its comments.
+    """
+    options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
+    settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
+    from otflow.cli.tables import read_input
     from otflow.estimator import OTFlow, TrainingDivergedError
     from otflow.files import check_writable
-    from otflow.tables import read_table
+    from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
-    table = read_table(data)
+    table = read_input(data, columns)
     model = OTFlow(random_state=seed, **settings)
-    try:
-        model.fit(table.frame())
-    except (KeyboardInterrupt, TrainingDivergedError):
-        if hasattr(model, "flow_"):
-            model.save(out)
-            fail(f"training stopped early; the best weights so far are in {out}.")
-        raise
+    watch: dict[str, Any] = {"resume": resume}
+    if checkpoint is not None:
+        watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+    with _logs(options, resume) as logs, sigterm_interrupts():
+        if not as_json:
+            logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
+        try:
+            model.fit(table.frame(), **watch, on_validation=lambda row: [f(row) for f in logs])
+        except (KeyboardInterrupt, TrainingDivergedError):
+            if hasattr(model, "flow_"):
+                model.save(out)
+                fail(f"training stopped early; the best weights so far are in {out}.")
+            raise
     model.save(out)
+    found = _summary(model, table, out)
+    typer.echo(json.dumps(found | {"options": _plain(options)}) if as_json else _text(found))
+
+
+@contextlib.contextmanager
+def _logs(options: dict[str, Any], resume: bool) -> Any:
+    """The callbacks that the options ask for."""
+    from otflow import logs
+
+    with contextlib.ExitStack() as stack:
+        found = []
+        if options["log"] is not None:
+            found.append(stack.enter_context(logs.json_lines(options["log"], append=resume)))
+        if options["tensorboard"] is not None:
+            found.append(stack.enter_context(logs.tensorboard(options["tensorboard"])))
+        if options["mlflow"]:
+            found.append(stack.enter_context(logs.mlflow(_plain(options))))
+        yield found
+
+
+def _once(function: Any) -> Any:
+    """A callback for the first row: by then the data and all options have been checked."""
+    left = [function]
+    return lambda row: left and left.pop()()
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+
+
+def _summary(model: Any, table: Any, out: Path) -> dict[str, Any]:
     last = model.history_["iteration"].index(model.n_iter_)
-    typer.echo(
-        f"{out}: {len(table.values)} rows, {table.values.shape[1]} columns, "
-        f"{model.n_iter_} iterations kept ({model.status_}).\n"
-        f"validation: transport {model.history_['val_transport'][last]:.4f}, "
-        f"nll {model.history_['val_nll'][last]:.4f} nats, "
-        f"hjb {model.history_['val_hjb'][last]:.4f} (in the standardised space)."
+    rows, columns = table.values.shape
+    costs = {name: model.history_[f"val_{name}"][last] for name in ("transport", "nll", "hjb")}
+    ended = {"iterations": model.n_iter_, "status": model.status_}
+    return {"model": str(out), "rows": rows, "columns": columns} | ended | {"validation": costs}
+
+
+def _text(found: dict[str, Any]) -> str:
+    costs = found["validation"]
+    return (
+        f"# {found['model']}: {found['rows']} rows, {found['columns']} columns, "
+        f"{found['iterations']} iterations kept ({found['status']}).\n"
+        f"# validation: transport {costs['transport']:.4f}, nll {costs['nll']:.4f} nats, "
+        f"hjb {costs['hjb']:.4f} (in the standardised space)."
     )

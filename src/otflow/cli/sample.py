@@ -1,5 +1,6 @@
 """`otflow sample`: draw from a model file into a table."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +12,24 @@ from otflow.cli.errors import clean_errors
 @clean_errors
 def sample(
     model: Annotated[Path, typer.Argument(help="Model file.")],
-    out: Annotated[Path, typer.Option("--out", help=".csv, .parquet, .npy or .npz to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", help=".csv, .parquet, .npy or .npz to write; - pipes CSV out.")
+    ],
     n: Annotated[int, typer.Option("-n", help="How many samples.")] = 1000,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw N samples from MODEL, in the data's own units and columns."""
+    from otflow.cli.tables import PIPE, check_target, write_output
     from otflow.estimator import load
-    from otflow.tables import Table, check_output, write_table
+    from otflow.tables import Table
 
-    check_output(out)
+    check_target(out)
     flow = load(model)
     samples = flow.sample(n, random_state=seed)
-    write_table(out, Table(samples, flow.columns_))
-    typer.echo(f"{out}: {n} samples, {samples.shape[1]} columns.")
+    write_output(out, Table(samples, flow.columns_))
+    if as_json:
+        found = {"out": str(out), "rows": n, "columns": list(flow.columns_), "seed": seed}
+        typer.echo(json.dumps(found), err=out == PIPE)
+    elif out != PIPE:
+        typer.echo(f"{out}: {n} samples, {samples.shape[1]} columns.")

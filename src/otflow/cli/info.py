@@ -1,0 +1,69 @@
+"""`otflow info`: what a model file says of itself."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from otflow.cli.errors import clean_errors
+
+
+@clean_errors
+def info(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what MODEL was trained on and how; its tensors are not read."""
+    from otflow.modelfile import read_model_header
+
+    header = read_model_header(model)
+    found = _found(model, header.document, header.tensors)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+def _found(path: Path, document: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    sizes = {k: math.prod(shape) for k, (shape, _) in tensors.items()}
+    training = document.get("training", {})
+    columns = document.get("columns")
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "format_version": document["format_version"],
+        "columns": "no names" if columns is None else ", ".join(map(str, columns)),
+        "dtype": document.get("dtype"),
+        "parts": " ".join(_classes(document.get("structure", {}))),
+        "parameters": sum(n for k, n in sizes.items() if k.startswith("flow.potential.")),
+        "iterations": training.get("n_iter"),
+        "status": training.get("status"),
+        "validation": _kept(training),
+        "settings": document.get("settings", {}),
+        "versions": document.get("versions") or {"otflow": document.get("otflow_version")},
+    }
+
+
+def _classes(node: Any) -> list[str]:
+    """Names of the classes in a structure, from the outside in."""
+    if isinstance(node, list):
+        return [name for child in node for name in _classes(child)]
+    if not isinstance(node, dict):
+        return []
+    own = [str(node["class"])] if "class" in node else []
+    return own + [name for child in node.values() for name in _classes(child)]
+
+
+def _kept(training: dict[str, Any]) -> dict[str, Any]:
+    """Validation costs of the weights that were kept."""
+    try:
+        history = training["history"]
+        row = history["iteration"].index(training["n_iter"])
+        return {name: history[f"val_{name}"][row] for name in ("transport", "nll", "hjb")}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        return {}
