@@ -571,6 +571,8 @@ def test_a_full_disk_is_an_os_error(saved):
         signal.signal(signal.SIGXFSZ, handler)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
 class TestConditional:
     @pytest.fixture
     def model(self):

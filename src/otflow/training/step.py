@@ -131,9 +131,7 @@ def batch_gradient(
         """The penalty's gradient, computed only where it is not zero."""
         nothing = jax.tree.map(jnp.zeros_like, params)
         violated = penalty(params, around, share) > 0
-        return jax.lax.cond(
-            violated, jax.grad(penalty), lambda *_: nothing, params, around, share
-        )
+        return jax.lax.cond(violated, jax.grad(penalty), lambda *_: nothing, params, around, share)
 
     def body(total: Any, chunk: tuple[Rows, Array]) -> tuple[Any, None]:
         rows, shares = chunk
