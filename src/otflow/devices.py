@@ -30,16 +30,16 @@ def use_all_cores() -> int:
     XLA_FLAGS=--xla_force_host_platform_device_count=... say how many devices there are.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.jax_num_cpu_devices == -1:
+    if not chosen and getattr(jax.config, "jax_num_cpu_devices", None) == -1:
         with contextlib.suppress(RuntimeError):  # the backend runs already: its devices stay
             jax.config.update("jax_num_cpu_devices", _cores())
     return jax.local_device_count()
 
 
-def row_mesh(n_rows: int) -> Mesh:
+def row_mesh(n_rows: int, least: int = _LEAST_ROWS) -> Mesh:
     """The devices to spread n rows over: all of them, or fewer where shards would be tiny."""
     devices = jax.local_devices()
-    count = max(1, min(len(devices), n_rows // _LEAST_ROWS))
+    count = max(1, min(len(devices), n_rows // least))
     return Mesh(np.array(devices[:count]), (_ROWS,))
 
 
@@ -89,6 +89,46 @@ def on_shards(
         check_vma=False,
     )
     return spread(arrays, *rows)
+
+
+def map_chunks(
+    function: Callable[..., Any],
+    shared: Any,
+    rows: tuple,
+    chunk: int,
+    least: int = _LEAST_ROWS,
+) -> Any:
+    """function(shared, *rows), row by row, on all devices in chunks: memory stays bounded.
+
+    Args:
+        function: maps a tree and arrays of k rows to a tree of arrays of k rows; a function that
+            lives as long as its compiled program should.
+        shared: a tree, whole on every device.
+        rows: trees of arrays of n rows.
+        chunk: rows at once on a device.
+        least: fewest rows worth a device.
+    """
+    n = jax.tree.leaves(rows)[0].shape[0]
+    mesh = row_mesh(n, least)
+    if padding := -n % mesh.size:
+        index = np.pad(np.arange(n), (0, padding), mode="edge")
+        rows = jax.tree.map(lambda array: array[index], rows)
+    found = gathered(_mapped(function, mesh, chunk, shared, place(rows, mesh)))
+    return jax.tree.map(lambda array: array[:n], found) if padding else found
+
+
+@eqx.filter_jit
+def _mapped(function: Callable[..., Any], mesh: Mesh, chunk: int, shared: Any, rows: tuple) -> Any:
+    def local(shared: Any, *rows: Any) -> Any:
+        n = jax.tree.leaves(rows)[0].shape[0]
+        n_chunks = max(1, -(-n // chunk))
+        size = -(-n // n_chunks)
+        index = np.minimum(np.arange(n_chunks * size), max(n - 1, 0)).reshape(n_chunks, size)
+        cut = jax.tree.map(lambda array: array[index], rows)
+        found = jax.lax.map(lambda part: function(shared, *part), cut)
+        return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:])[:n], found)
+
+    return on_shards(local, mesh, (shared,), rows, (0,) * len(rows), summed=False)
 
 
 def total(tree: Tree) -> Tree:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from otflow.devices import map_chunks, one_lapack_thread
 from otflow.flow import Flow
 from otflow.precision import cast, precision
 from otflow.reference.base import AbstractReference
@@ -94,7 +95,10 @@ def evaluate(
     with precision("float64"):
         flow, density = cast(flow, "float64"), cast(density, "float64")
         for keys in _blocks(jax.random.split(jax.random.key(seed), chunks)):
-            found = jax.device_get(_terms(flow, density, flow.scheme.refined(), keys))
+            shared = (flow, density, flow.scheme.refined())
+            with one_lapack_thread():
+                found = map_chunks(_terms, shared, (keys,), _BLOCK, least=1)
+            found = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), found)
             transport = found.transport
             if exact is not None:
                 moved = exact.map(found.x)
@@ -136,10 +140,10 @@ def _blocks(keys: Array) -> list[Array]:
     return [keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK)]
 
 
-@eqx.filter_jit
-def _terms(
-    flow: Flow, density: AbstractTarget, refined: AbstractScheme | None, keys: Array
-) -> _Terms:
+def _terms(shared: tuple[Flow, AbstractTarget, AbstractScheme | None], keys: Array) -> _Terms:
+    """The samples of each key, shape (keys, chunk, ...)."""
+    flow, density, refined = shared
+
     def nll(scheme: AbstractScheme, x: Array) -> tuple[Array, Push]:
         pushed = scheme.push(flow.potential, x)
         return -flow.target.log_prob(pushed.points) - pushed.log_det, pushed
@@ -151,8 +155,7 @@ def _terms(
         error = jnp.zeros_like(u) if refined is None else jnp.abs(value - nll(refined, x)[0])
         return _Terms(x, pushed.transport, u, pushed.valid, error)
 
-    found = jax.lax.map(chunk, keys)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
+    return jax.lax.map(chunk, keys)
 
 
 def _estimate(total: float, squares: float, n: int) -> Estimate:

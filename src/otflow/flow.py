@@ -1,15 +1,18 @@
 """A flow: potential, target and scheme together, as a density and a sampler."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.potentials.base import AbstractPotential, check_points
+from otflow.devices import map_chunks, one_lapack_thread
+from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.precision import cast, dtype_of, precision
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.rk4 import RK4
@@ -40,6 +43,30 @@ def _in_own_precision(method: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: "Flow", *args: Any, **kwargs: Any) -> Any:
         with precision(dtype_of(self.potential)):
             return compiled(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _by_rows(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a method of (points, condition) compiled, in chunks on all devices, in its precision.
+
+    Within another compiled function it is a part of that instead.
+    """
+    signature = inspect.signature(method)
+    name = list(signature.parameters)[1]
+
+    @functools.wraps(method)
+    def wrapped(self: "Flow", *args: Any, **kwargs: Any) -> Any:
+        _, x, *rest = signature.bind(self, *args, **kwargs).args
+        with precision(dtype_of(self.potential)):
+            x = self._points(x, name)
+            condition = self._conditions(rest[0] if rest else None, len(x))
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, x))):
+                return method(self, x, condition)
+            if condition is not None:
+                condition = jnp.broadcast_to(condition, (len(x), self.condition_dim))
+            with one_lapack_thread():
+                return map_chunks(method, self, (x, condition), chunk_size(self.potential))
 
     return wrapped
 
@@ -102,27 +129,29 @@ class Flow(eqx.Module):
             bound = self._given(condition, None)
         return Flow(bound, self.target, self.scheme)
 
-    @_in_own_precision
+    @_by_rows
     def push(self, x: Float[Array, "n d"], condition: Condition = None) -> Push:
         """T(x) with log-determinant, transport and hjb of every point."""
         x = self._points(x)
         return self.scheme.push(self._given(condition, len(x)), x)
 
-    @_in_own_precision
+    @_by_rows
     def pull(self, y: Float[Array, "n d"], condition: Condition = None) -> Push:
         """The inverse of T at y with the inverse's log-determinant, and the same costs."""
         y = self._points(y, "y")
         return self.scheme.pull(self._given(condition, len(y)), y)
 
+    @_by_rows
     def forward(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, "n d"]:
         """T(x), from data to target, shape (n, d)."""
         return self.push(x, condition).points
 
+    @_by_rows
     def inverse(self, y: Float[Array, "n d"], condition: Condition = None) -> Float[Array, "n d"]:
         """The inverse of T, from target to data, shape (n, d)."""
         return self.pull(y, condition).points
 
-    @_in_own_precision
+    @_by_rows
     def log_prob(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, " n"]:
         """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll)."""
         pushed = self.push(x, condition)
@@ -150,19 +179,23 @@ class Flow(eqx.Module):
             difference = scale * jnp.abs(own.astype(float) - other.astype(float))
             return LogProbWithError(own, jnp.where(own == other, 0.0, difference).astype(own.dtype))
 
-    @_in_own_precision
     def sample(self, key: PRNGKeyArray, n: int, condition: Condition = None) -> Float[Array, "n d"]:
         """n draws: the inverse flow applied to draws from the target, shape (n, d)."""
-        return self.inverse(self.target.sample(key, n), condition)
+        return self.inverse(self._draw(key, n), condition)
 
-    @_in_own_precision
     def sample_and_log_prob(
         self, key: PRNGKeyArray, n: int, condition: Condition = None
     ) -> SamplesWithLogProb:
         """n draws and their log-density, from one pass of the inverse flow."""
-        y = self.target.sample(key, n)
-        pulled = self.pull(y, condition)
-        return SamplesWithLogProb(pulled.points, self.target.log_prob(y) - pulled.log_det)
+        with precision(dtype_of(self.potential)):
+            y = self._draw(key, n)
+            pulled = self.pull(y, condition)
+            log_prob = self.target.log_prob(y) - pulled.log_det
+        return SamplesWithLogProb(pulled.points, log_prob)
+
+    @_in_own_precision
+    def _draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        return self.target.sample(key, n)
 
     @_in_own_precision
     def trajectories(
@@ -178,8 +211,13 @@ class Flow(eqx.Module):
 
     def _given(self, condition: Condition, n: int | None) -> AbstractPotential:
         """The potential under a condition for n points; n None: for any number of them."""
+        found = self._conditions(condition, n)
+        return self.potential if found is None else self.potential.given(found)
+
+    def _conditions(self, condition: Condition, n: int | None) -> Condition:
+        """The condition checked, in the precision of the potential's parameters."""
         if condition is None and not self.condition_dim:
-            return self.potential
+            return None
         if condition is None:
             raise ValueError(f"condition: expected {self._shapes(n)}; got none.")
         c = jnp.asarray(condition).astype(dtype_of(self.potential))
@@ -188,7 +226,7 @@ class Flow(eqx.Module):
         allowed = [(self.condition_dim,)] + ([] if n is None else [(n, self.condition_dim)])
         if c.shape not in allowed:
             raise ValueError(f"condition: expected {self._shapes(n)}; got shape {c.shape}.")
-        return self.potential.given(c)
+        return c
 
     def _shapes(self, n: int | None) -> str:
         k = self.condition_dim

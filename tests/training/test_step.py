@@ -18,12 +18,11 @@ from otflow.schemes import RK4, Conforming
 from otflow.schemes.base import Push
 from otflow.targets import StandardNormal
 from otflow.training import step as step_module
+from otflow.training.block import make_block
 from otflow.training.rows import Rows, spread
 from otflow.training.step import (
-    CHUNK,
     batch_gradient,
     in_chunks,
-    make_block,
     mean_costs,
     mean_nll_error,
     split_trainable,
@@ -31,6 +30,7 @@ from otflow.training.step import (
 from tests.fakes import Translation
 
 SCHEME = RK4(1)
+CHUNK = 256
 ALPHA, BETA = 3.0, 0.5
 
 
@@ -55,7 +55,7 @@ def assert_same(a, b):
 @pytest.mark.parametrize("n", [1, 2, CHUNK, CHUNK + 1, 2 * CHUNK + 1, 1000])
 def test_chunks_hold_every_row_once(n):
     x = points(n)
-    chunks, weights = in_chunks(x)
+    chunks, weights = in_chunks(x, CHUNK)
     rows = chunks.x
     size = rows.shape[1]
     assert size <= CHUNK
@@ -69,7 +69,7 @@ def test_chunks_hold_every_row_once(n):
 @pytest.mark.parametrize("n", [1, 6, 7, 8, 20])
 def test_chunked_mean_is_the_mean(n, monkeypatch, float64):
     """Sums in another order, float64: 1e-13. The shift makes every row's nll different."""
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     potential, x = Translation(jnp.array([0.3, -1.0])), points(n)
     found = mean_costs(potential, SCHEME, StandardNormal(2), x)
     expected = costs(potential, SCHEME, StandardNormal(2), x)
@@ -80,7 +80,7 @@ def test_chunked_mean_is_the_mean(n, monkeypatch, float64):
 
 def test_a_step_of_plain_descent_moves_by_the_unchunked_gradient(monkeypatch, float64):
     """20 rows in chunks of 7 with one row of padding; float64, sums in another order: 1e-11."""
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     target, x = StandardNormal(2), points(30)
     network = ResNetPotential.create(2, 4, 1, jax.random.key(1))
     params, static = split_trainable(network)
@@ -178,9 +178,9 @@ class _Lost(RK4):
 
 def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
     """20 rows in chunks of 7: row 0 is also the padding. The mean is +inf, where 0 inf were NaN."""
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     x = points(20).at[0, 0].set(11.0)
-    rows, weights = in_chunks(x)
+    rows, weights = in_chunks(x, CHUNK)
     assert float(rows.x[-1, -1, 0]) == 11.0
     assert float(weights[-1, -1]) == 0
     found = mean_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
@@ -205,7 +205,7 @@ class _Leaning(RK4):
 
 def test_the_violation_between_the_rows_enters_with_weight_alpha(monkeypatch, float64):
     """20 rows in chunks of 7, 7 and 6 with one row of padding, each chunk by its share of rows."""
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     x, shift = points(20), np.array([0.3, -0.2])
     params, static = split_trainable(Translation(jnp.asarray(shift)))
     optimiser = optax.sgd(1.0)
@@ -240,7 +240,7 @@ def test_integer_weights_are_repeated_rows(with_condition, monkeypatch, float64)
 
     K = 1 and a network of small slope: the violation, which looks at neighbours, is 0.
     """
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     x, c = points(10), points(10, 3, seed=1)
     potential = conditional() if with_condition else base() + conditional().terms[1].network
     c = c if with_condition else None
@@ -267,7 +267,7 @@ def test_integer_weights_are_repeated_rows(with_condition, monkeypatch, float64)
 
 def test_every_row_is_costed_under_its_own_condition(monkeypatch, float64):
     """Against one row at a time under one condition (k,); chunks of 7 with padding."""
-    monkeypatch.setattr(step_module, "CHUNK", 7)
+    monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     potential, x, c = conditional(), points(10), points(10, 3, seed=1)
     found = eqx.filter_jit(mean_costs)(
         potential, Conforming(1), StandardNormal(2), Rows(x, condition=c)

@@ -95,6 +95,14 @@ class AbstractPotential(eqx.Module):
         return SumPotential((self, other))
 
 
+_CACHED = 2**16  # numbers in the largest intermediate array of a chunk
+
+
+def chunk_size(potential: AbstractPotential) -> int:
+    """Points whose intermediate arrays stay in cache, 64 to 256: more were measured slower."""
+    return min(max(_CACHED // potential.floats_per_point, 64), 256)
+
+
 def join_time(x: Points, t: Times, dim: int) -> Float[Array, "n d+1"]:
     """s = (x, t), after checking the shapes.
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
-from otflow.schemes.log_det import barrier_log_det, log_det, shortfall
+from otflow.schemes.log_det import barrier_log_det, log_det, shortfall, solve_definite
 
 _MOST_NEWTON = 60
 
@@ -106,8 +106,9 @@ def invert_step(
 ) -> tuple[Float[Array, "n d"], Bool[Array, " n"]]:
     """x with x - h grad Phi(x, t) = y, by Newton with Levenberg damping, and where it converged.
 
-    The problem is the minimisation of the convex |x|^2/2 - h Phi(x, t) - <x, y>. A step that does
-    not shrink the residual is not taken; its point's damping grows instead.
+    The problem is the minimisation of the convex |x|^2/2 - h Phi(x, t) - <x, y>. The start is the
+    point that moves to y in a straight line with the velocity there: exact where trajectories are
+    straight. A step that does not shrink the residual is not taken; its point's damping grows.
     """
     eye = jnp.eye(y.shape[1], dtype=y.dtype)
     scale = 1 + jnp.linalg.norm(y, axis=1)
@@ -119,7 +120,7 @@ def invert_step(
 
     def body(state: _Newton) -> _Newton:
         damped = state.matrix + state.damping[:, None, None] * eye
-        step = jnp.linalg.solve(damped, state.residual[..., None])[..., 0]
+        step = solve_definite(damped, state.residual)
         x = state.x - jnp.where(state.done[:, None], 0.0, step)
         residual, matrix = linearise(x)
         old, new = _norm(state.residual), _norm(residual)
@@ -138,10 +139,11 @@ def invert_step(
             state.iteration + 1,
         )
 
-    residual, matrix = linearise(y)
+    guess = y + h * potential.gradient(y, t + h)[:, :-1]
+    residual, matrix = linearise(guess)
     n = y.shape[0]
     start = _Newton(
-        y, residual, matrix, jnp.zeros(n, y.dtype), _norm(residual) <= goal, jnp.zeros((), int)
+        guess, residual, matrix, jnp.zeros(n, y.dtype), _norm(residual) <= goal, jnp.zeros((), int)
     )
     end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
     return end.x, _norm(end.residual) <= 100 * goal

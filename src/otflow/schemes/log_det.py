@@ -93,6 +93,15 @@ def _factorise(M: Array) -> tuple[Array, Array]:
     return 2 * jnp.sum(log_diagonal, axis=1), jnp.swapaxes(half, 1, 2) @ half
 
 
+def solve_definite(M: Float[Array, "n d d"], b: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """M^-1 b for each matrix; NaN or a wrong direction where it is not positive definite."""
+    if M.shape[-1] <= 2:
+        return jnp.einsum("nij,nj->ni", _factorise(M)[1], b)
+    L = jnp.linalg.cholesky(M)
+    half = jax.scipy.linalg.solve_triangular(L, b[..., None], lower=True)
+    return jax.scipy.linalg.solve_triangular(L, half, lower=True, trans=1)[..., 0]
+
+
 def _extended(M: Array) -> tuple[Array, Array]:
     eigenvalues, U = jnp.linalg.eigh(M)
     low = eigenvalues < BARRIER

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from otflow.devices import everywhere, on_shards, place, row_mesh, total
 from otflow.objective import Costs
@@ -31,7 +31,7 @@ class ShardedRows(NamedTuple):
     """Rows cut over the devices of a mesh, and the share of each in the mean of all."""
 
     rows: Rows
-    share: Float[Array, " n"]
+    share: Any  # (n,), an array of the mesh
     mesh: Mesh
 
     @staticmethod
@@ -114,7 +114,7 @@ def make_block(
         params: Any,
         static: Any,
         state: Any,
-        data: Float[np.ndarray, "n d"] | Rows,
+        data: Any,
         rows: Int[np.ndarray, "steps batch"],
     ) -> tuple[Any, Any, StepLog]:
         nonlocal most

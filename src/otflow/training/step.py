@@ -9,12 +9,10 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from otflow.objective import Costs, costs
-from otflow.potentials.base import AbstractPotential
+from otflow.potentials.base import AbstractPotential, chunk_size
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.rows import Rows, as_rows
-
-_CACHED = 2**16  # numbers in the largest intermediate array of a chunk
 
 
 def split_trainable(potential: AbstractPotential) -> tuple[Any, Any]:
@@ -56,11 +54,6 @@ def in_chunks(
 def equal_shares(rows: Rows) -> Float[Array, " n"]:
     """1/n for every row."""
     return jnp.full(rows.n, 1 / rows.n, rows.x.dtype)
-
-
-def chunk_size(potential: AbstractPotential) -> int:
-    """Rows whose intermediate arrays stay in cache, 64 to 256: more were measured slower."""
-    return min(max(_CACHED // potential.floats_per_point, 64), 256)
 
 
 def _weighted(weights: Float[Array, " n"], values: Float[Array, " n"]) -> Float[Array, ""]:
