@@ -32,6 +32,7 @@ _NAMES = {
     "RotatedProduct": "otflow.targets",
     "StandardNormal": "otflow.targets",
     "load": "otflow.estimator",
+    "use_all_cores": "otflow.devices",
 }
 __all__ = [*_MODULES, *_NAMES]
 

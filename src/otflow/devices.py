@@ -7,7 +7,6 @@ chosen a number; importing otflow changes nothing.
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,6 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import ThreadpoolController
+
+from otflow.cores import cores_in_reach, cores_were_chosen
 
 Tree = TypeVar("Tree")
 
@@ -29,10 +30,9 @@ def use_all_cores() -> int:
     A no-op where JAX has already computed something, or where `jax_num_cpu_devices` or
     XLA_FLAGS=--xla_force_host_platform_device_count=... say how many devices there are.
     """
-    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and getattr(jax.config, "jax_num_cpu_devices", None) == -1:
+    if not cores_were_chosen() and getattr(jax.config, "jax_num_cpu_devices", None) == -1:
         with contextlib.suppress(RuntimeError):  # the backend runs already: its devices stay
-            jax.config.update("jax_num_cpu_devices", _cores())
+            jax.config.update("jax_num_cpu_devices", cores_in_reach())
     return jax.local_device_count()
 
 
@@ -161,10 +161,3 @@ def _threads() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401  the library whose LAPACK XLA calls: loaded before the search
 
     return ThreadpoolController()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

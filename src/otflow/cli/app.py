@@ -6,6 +6,7 @@ import otflow
 from otflow.cli.certify import certify
 from otflow.cli.demo import demo
 from otflow.cli.doctor import doctor
+from otflow.cli.environment import prepare_environment
 from otflow.cli.export import export
 from otflow.cli.fit import fit
 from otflow.cli.info import info
@@ -47,4 +48,5 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
+    prepare_environment()
     app()
