@@ -200,10 +200,14 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
         X = self._check(X)
-        z = self.standardizer_.forward(X)
-        scores = map_rows(self.flow_.log_prob, z).astype(np.float64)
+
+        def log_prob(rows: np.ndarray) -> np.ndarray:
+            found = np.asarray(self.flow_.log_prob(self.standardizer_.forward(rows)), np.float64)
+            return found + self.standardizer_.log_det
+
+        scores = map_rows(log_prob, X)
         _warn_invalid(np.isneginf(scores), "rows have log-density -inf: the map is not invertible")
-        return scores + self.standardizer_.log_det
+        return scores
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-density of the rows, nats."""
@@ -227,8 +231,11 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
         """T(x): the rows carried to the target, shape (n, d), float64."""
         X = self._check(X)
-        z = self.standardizer_.forward(X)
-        return map_rows(self.flow_.forward, z).astype(np.float64)
+
+        def forward(rows: np.ndarray) -> np.ndarray:
+            return np.asarray(self.flow_.forward(self.standardizer_.forward(rows)), np.float64)
+
+        return map_rows(forward, X)
 
     def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
         """The inverse of `transform`: from the target to the data's own units, float64."""
@@ -236,13 +243,13 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         return self._inverse(Z)
 
     def _inverse(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        def pull(rows: Any) -> Any:
+        def pull(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             pulled = self.flow_.pull(rows)
-            return np.column_stack([pulled.points, pulled.valid])
+            return self.standardizer_.inverse(np.asarray(pulled.points)), np.asarray(pulled.valid)
 
-        found = map_rows(pull, y)
-        _warn_invalid(found[:, -1] == 0, "rows have no inverse that is safe: the map folds")
-        return self.standardizer_.inverse(found[:, :-1])
+        x, valid = map_rows(pull, y)
+        _warn_invalid(~valid, "rows have no inverse that is safe: the map folds")
+        return x
 
     def certify(self, X: Any, **options: Any) -> Any:
         """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
