@@ -123,3 +123,10 @@ def test_missing_packages_name_their_extra(monkeypatch, module, extra, log):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"otflow\[{extra}\]"), log():
         pass
+
+
+def test_a_run_that_is_refused_leaves_the_old_log(tmp_path):
+    (tmp_path / "run.jsonl").write_text("old")
+    with logs.json_lines(tmp_path / "run.jsonl"):
+        pass
+    assert (tmp_path / "run.jsonl").read_text() == "old"

@@ -22,20 +22,19 @@ def json_lines(path: str | Path, append: bool = False) -> Iterator[Log]:
     A line that cannot be written costs a warning, not the run.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: the file; one that exists is replaced at the first row.
         append: write at its end instead, as a resumed run does.
 
     Raises:
         OSError: the file cannot be written.
     """
     path = check_writable(path)
-    if not append:
-        path.write_text("")
+    modes = iter(["a" if append else "w"])
 
     def log(row: Row) -> None:
         finite = {k: v if _is_text_or_finite(v) else None for k, v in row.items()}
         try:
-            with path.open("a") as file:
+            with path.open(next(modes, "a")) as file:
                 file.write(json.dumps(finite) + "\n")
         except OSError as error:
             warnings.warn(f"{path} lacks a row of the log: {error}", UserWarning, stacklevel=2)

@@ -92,8 +92,8 @@ BAD_CONFIGS = {
     "as_json = true": "got as_json",
     'config = "other.toml"': "got config",
     "alpha = ": "run.toml: ",
-    'alpha = "much"': "much",
-    "width = 2.5": "2.5",
+    'alpha = "much"': "--alpha",
+    "width = 2.5": "--width",
 }
 
 
