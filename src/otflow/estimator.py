@@ -201,7 +201,7 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
         X = self._check(X)
 
-        def log_prob(rows: np.ndarray) -> np.ndarray:
+        def log_prob(rows: Any) -> np.ndarray:
             found = np.asarray(self.flow_.log_prob(self.standardizer_.forward(rows)), np.float64)
             return found + self.standardizer_.log_det
 
@@ -232,8 +232,9 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         """T(x): the rows carried to the target, shape (n, d), float64."""
         X = self._check(X)
 
-        def forward(rows: np.ndarray) -> np.ndarray:
-            return np.asarray(self.flow_.forward(self.standardizer_.forward(rows)), np.float64)
+        def forward(rows: Any) -> np.ndarray:
+            z: Any = self.standardizer_.forward(rows)
+            return np.asarray(self.flow_.forward(z), np.float64)
 
         return map_rows(forward, X)
 
@@ -243,7 +244,7 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         return self._inverse(Z)
 
     def _inverse(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        def pull(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def pull(rows: Any) -> tuple[np.ndarray, np.ndarray]:
             pulled = self.flow_.pull(rows)
             return self.standardizer_.inverse(np.asarray(pulled.points)), np.asarray(pulled.valid)
 
