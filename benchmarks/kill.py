@@ -88,6 +88,8 @@ def kill_runs(folder: Path, kills: int, options: dict[str, object], seed: int = 
                 os.kill(process.pid, signal.SIGKILL)
                 process.communicate()
                 report.kills += 1
+            finally:
+                process.kill()
         report.runs += 1
         if process.returncode:
             report.faults.append(f"{name}: exit code {process.returncode}: {told[-500:]}")

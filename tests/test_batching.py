@@ -1,5 +1,7 @@
 """map_rows: the same as one call, with one shape and bounded memory."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,26 @@ def test_input_is_not_changed():
     x = np.arange(10.0).reshape(5, 2)
     x.setflags(write=False)
     map_rows(lambda rows: rows + 1, x, batch_size=4)
+
+
+def test_tuples_give_tuples():
+    x = np.arange(10.0).reshape(5, 2)
+    total, positive = map_rows(lambda rows: (rows.sum(axis=1), rows > 0), x, batch_size=4)
+    assert np.array_equal(total, x.sum(axis=1))
+    assert positive.dtype == bool
+    assert np.array_equal(positive, x > 0)
+
+
+@pytest.mark.parametrize("outputs", [1, 2], ids=["array", "tuple"])
+def test_holds_the_results_and_a_few_batches(outputs):
+    """An 8 MB result of an 8 MB input: no second copy of either."""
+    x = np.zeros((500_000, 2))
+
+    def double(rows):
+        return 2 * rows if outputs == 1 else (2 * rows, rows[:, 0] > 0)
+
+    tracemalloc.start()
+    map_rows(double, x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * x.nbytes

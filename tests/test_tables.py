@@ -8,7 +8,7 @@ import polars
 import pytest
 
 from otflow import extras
-from otflow.tables import Table, check_output, read_table, write_table
+from otflow.tables import Table, check_output, csv_text, read_csv, read_table, write_table
 
 SUFFIXES = [".csv", ".parquet", ".npy", ".npz"]
 NAMED = [".csv", ".parquet"]
@@ -233,3 +233,42 @@ def test_a_missing_optional_dependency_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(ImportError, match=r"polars is needed .* pip install 'otflow\[tables\]'"):
         read_table(tmp_path / "t.csv")
+
+
+def test_columns_are_selected_by_name():
+    table = Table(np.arange(6.0).reshape(2, 3), ("a", "b", "c"))
+    chosen = table.select(["c", "a"])
+    assert chosen.columns == ("c", "a")
+    assert np.array_equal(chosen.values, [[2.0, 0.0], [5.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "message"),
+    [
+        (("a", "b"), ["a", "d", "e"], "expected different ones of a, b; got no d, e"),
+        (("a", "b"), ["a", "a"], "got a, a"),
+        (("a", "b"), [], "got no name"),
+        (None, ["a"], "expected a table with names"),
+    ],
+)
+def test_columns_that_cannot_be_selected(columns, names, message):
+    with pytest.raises(ValueError, match=message):
+        Table(np.zeros((1, 2)), columns).select(names)
+
+
+def test_csv_without_a_file():
+    table = Table(np.array([[0.1, 2.0], [3.0, 1 / 3]]), ("a", "b"))
+    found = read_csv(csv_text(table).encode(), "standard input")
+    assert found.columns == ("a", "b")
+    assert np.array_equal(found.values, table.values)
+    with pytest.raises(ValueError, match=r"standard input\.csv: not a readable"):
+        read_csv(b"", "standard input")
+
+
+def test_errors_of_other_libraries_are_cut(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n"' + "1,2\n" * 5000)
+    with pytest.raises(ValueError, match="not a readable") as caught:
+        read_table(path)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)

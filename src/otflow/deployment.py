@@ -27,7 +27,8 @@ def export_program(flow: Flow, standardizer: Standardizer, what: What = "forward
         Bytes for `jax.export.deserialize(...).call(x)`; x is (n, d) with any n >= 1 in the flow's
         dtype, for the kind of device that exported it. A float64 program needs
         `jax.enable_x64(True)` where it is called. Points that have no safe inverse come back as
-        the best that was found.
+        the best that was found. The conforming scheme calls LAPACK on CPUs, which a process has to
+        load first, by any call such as `jax.numpy.linalg.cholesky(jax.numpy.eye(1))`.
 
     Raises:
         ValueError: another `what`.

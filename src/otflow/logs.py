@@ -22,24 +22,24 @@ def json_lines(path: str | Path, append: bool = False) -> Iterator[Log]:
     A line that cannot be written costs a warning, not the run.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: the file; one that exists is replaced at the first row.
         append: write at its end instead, as a resumed run does.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with check_writable(path).open("a" if append else "w") as file:
+    path = check_writable(path)
+    modes = iter(["a" if append else "w"])
 
-        def log(row: Row) -> None:
-            finite = {k: v if _is_text_or_finite(v) else None for k, v in row.items()}
-            try:
+    def log(row: Row) -> None:
+        finite = {k: v if _is_text_or_finite(v) else None for k, v in row.items()}
+        try:
+            with path.open(next(modes, "a")) as file:
                 file.write(json.dumps(finite) + "\n")
-                file.flush()
-            except OSError as error:
-                text = f"{path} lacks a row of the log: {error}"
-                warnings.warn(text, UserWarning, stacklevel=2)
+        except OSError as error:
+            warnings.warn(f"{path} lacks a row of the log: {error}", UserWarning, stacklevel=2)
 
-        yield log
+    yield log
 
 
 @contextlib.contextmanager

@@ -160,6 +160,7 @@ def fit(path=None, stop=None, resume=False, x=X, **settings):
         return model
 
 
+@pytest.mark.slow
 def test_a_fit_stopped_in_both_phases_ends_as_if_it_had_not_been(tmp_path):
     expected, path = fit(), tmp_path / "c"
     assert expected.natural_history_["iteration"] == [0, 10, 20]

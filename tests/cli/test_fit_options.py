@@ -1,0 +1,217 @@
+"""`otflow fit`: configuration files, checkpoints, logs, columns, pipes."""
+
+import json
+import tomllib
+
+import numpy as np
+import polars
+import pytest
+from typer.testing import CliRunner
+
+import otflow.fitting
+from otflow.cli.app import app
+from otflow.cli.config import to_toml
+from otflow.estimator import load
+from otflow.tables import Table, read_table, write_table
+from tests.fakes import no_training, untrained
+
+X = np.random.default_rng(0).standard_normal((120, 3)) @ np.diag([2.0, 0.3, 1.0]) + [
+    10.0,
+    -3.0,
+    0.0,
+]
+NAMES = ("height", "weight", "age")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with a table and a configuration; nothing trains."""
+    monkeypatch.chdir(tmp_path)
+    write_table("data.csv", Table(X, NAMES))
+    no_training(monkeypatch)
+    return tmp_path
+
+
+def run(words, code=0, stdin=None):
+    result = CliRunner().invoke(
+        app, words.split() if isinstance(words, str) else words, input=stdin
+    )
+    assert result.exit_code == code, result.output
+    return result
+
+
+CONFIG = """
+data = "data.csv"
+out = "m"
+alpha = 7.5
+batch-size = 32
+columns = ["age", "height"]
+scheme = "rk4"
+mlflow = false
+"""
+
+
+def test_a_file_gives_the_options_and_flags_win(folder):
+    (folder / "run.toml").write_text(CONFIG)
+    run("fit --config run.toml --alpha 2 --seed 4")
+    found = load("m")
+    assert (found.alpha, found.batch_size, found.scheme) == (2.0, 32, "rk4")
+    assert (found.random_state, found.width) == (4, 64)
+    assert found.columns_ == ("age", "height")
+
+
+def test_effective_options_can_be_fed_back(folder, monkeypatch):
+    """Standard output is TOML: the options, then the result as comments."""
+    monkeypatch.setattr(otflow.fitting, "train", reporting)
+    (folder / "run.toml").write_text(CONFIG)
+    told = run("fit --config run.toml --alpha 2").stdout
+    options = tomllib.loads(told)
+    assert options["columns"] == "age,height"
+    assert options["alpha"] == 2.0
+    assert options["learning_rate"] == 0.01
+    assert "n_steps" not in options
+    assert "# m: 120 rows, 2 columns" in told
+    before = load("m")
+    (folder / "again.toml").write_text(told)
+    again = run("fit --config again.toml").stdout
+    assert again == told
+    assert load("m").get_params().items() >= {"alpha": 2.0, "batch_size": 32}.items()
+    assert np.array_equal(load("m").sample(3), before.sample(3))
+
+
+def reporting(*args, **kwargs):
+    """Untrained, with a first row."""
+    from tests.fakes import train_arguments
+
+    train_arguments(*args, **kwargs)["watch"].report("first-order", {"iteration": 0})
+    return untrained(*args, **kwargs)
+
+
+BAD_CONFIGS = {
+    'alhpa = 3\ndata = "data.csv"': "got alhpa",
+    "as_json = true": "got as_json",
+    'config = "other.toml"': "got config",
+    "alpha = ": "run.toml: ",
+    'alpha = "much"': "--alpha",
+    "width = 2.5": "--width",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_CONFIGS.items(), ids=BAD_CONFIGS)
+def test_bad_configurations(folder, text, message):
+    (folder / "run.toml").write_text(text)
+    result = run("fit data.csv --out m --config run.toml", code=2)
+    assert message in result.stderr
+    assert not (folder / "m").exists()
+
+
+def test_a_missing_configuration(folder):
+    assert "no.toml" in run("fit data.csv --out m --config no.toml", code=2).stderr
+
+
+def test_toml_holds_any_text(folder):
+    options = {
+        "out": folder / 'a "b" \\ é',
+        "n": 3,
+        "on": True,
+        "off": False,
+        "none": None,
+        "x": 0.1,
+    }
+    found = tomllib.loads(to_toml(options))
+    assert found == {"out": str(options["out"]), "n": 3, "on": True, "x": 0.1}
+
+
+def test_columns_by_name(folder):
+    run("fit data.csv --out m --columns weight,height")
+    fitted = load("m")
+    assert fitted.columns_ == ("weight", "height")
+    by_name = json.loads(run("score m data.csv --json").stdout)["log_prob"]
+    frame = polars.DataFrame(X[:, [1, 0]], ["weight", "height"])
+    assert by_name == pytest.approx(fitted.score_samples(frame).mean(), rel=1e-12)
+    write_table("other.csv", Table(X, ("h", "w", "a")))
+    chosen = json.loads(run("score m other.csv --columns w,h --json").stdout)["log_prob"]
+    assert chosen == by_name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("fit data.csv --out m --columns height,size", "got no size"),
+        ("fit data.csv --out m --columns height,height", "got height, height"),
+        ("fit x.npy --out m --columns height", "a table with names"),
+    ],
+)
+def test_bad_columns(folder, words, message):
+    np.save("x.npy", X)
+    assert message in run(words, code=2).stderr
+
+
+def test_pipes(folder):
+    """CSV in, CSV out, and only that on standard output."""
+    table = (folder / "data.csv").read_text()
+    run("fit - --out m", stdin=table)
+    piped = json.loads(run("score m - --json", stdin=table).stdout)
+    assert piped == json.loads(run("score m data.csv --json").stdout)
+    result = run("score m - --out -", stdin=table)
+    (folder / "scores.csv").write_text(result.stdout)
+    assert read_table("scores.csv").values.mean() == pytest.approx(piped["log_prob"], rel=1e-12)
+    assert "mean log-density" in result.stderr
+    (folder / "s.csv").write_text(run("sample m -n 5 --seed 2 --out -").stdout)
+    run("sample m -n 5 --seed 2 --out t.csv")
+    assert (folder / "s.csv").read_text() == (folder / "t.csv").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", "1,2\n3,4\n", "a,b\n1,x\n", "\x00\xff"])
+def test_bad_pipes(folder, text):
+    result = run("fit - --out m", code=2, stdin=text)
+    assert "standard input" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_json(folder):
+    found = json.loads(run("fit data.csv --out m --json").stdout)
+    assert (found["rows"], found["columns"], found["model"]) == (120, 3, "m")
+    assert found["status"] == "max_iter"
+    assert found["options"]["alpha"] == 30.0
+    assert json.loads(run("sample m -n 4 --out s.csv --json").stdout)["rows"] == 4
+
+
+SHORT = "fit data.csv --out m --scheme rk4 --n-steps 2 --width 4 --max-iter 75 --batch-size 64"
+
+
+@pytest.mark.slow
+def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):
+    """An interruption from inside, then the rest: the same model as without one."""
+    monkeypatch.chdir(tmp_path)
+    write_table("data.csv", Table(X, NAMES))
+    run(SHORT)
+    expected = load("m")
+    row, train = [], otflow.fitting.train
+
+    def interrupted(*args, **kwargs):
+        watch = args[7]
+
+        def stop(found):
+            watch.on_validation(found)
+            row.append(found)
+            if len(row) == 3:
+                raise KeyboardInterrupt
+
+        changed = type(watch)(watch.checkpoint, watch.checkpoint_every, True, stop)
+        return train(*args[:7], changed, *args[8:], **kwargs)
+
+    monkeypatch.setattr(otflow.fitting, "train", interrupted)
+    options = " --checkpoint c --checkpoint-every 25 --log run.jsonl"
+    result = run(SHORT + options, code=130)
+    assert "best weights so far are in m" in result.stderr
+    monkeypatch.setattr(otflow.fitting, "train", train)
+    assert "holds a run" in run(SHORT + options, code=2).stderr
+    assert "alpha (30.0 there, 3.0 now)" in run(SHORT + options + " --resume --alpha 3", 2).stderr
+    run(SHORT + options + " --resume")
+    rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [r["iteration"] for r in rows] == [0, 25, 50, 50, 75]
+    found = load("m")
+    frame = polars.DataFrame(X, NAMES)
+    assert np.array_equal(found.score_samples(frame), expected.score_samples(frame))
+    assert found.history_["objective"] == expected.history_["objective"]
