@@ -132,7 +132,7 @@ class TestEigenvalueFloor:
 
 class TestCondition:
     rng = np.random.default_rng(2)
-    C = rng.standard_normal((200, 2)) + [1.0, -3.0]
+    C = rng.standard_normal((200, 2)) + np.array([1.0, -3.0])
     W = np.array([[1.0, 0.5], [0.0, -2.0], [0.3, 0.0]])
     X = C @ W.T + rng.standard_normal((200, 3)) * [0.5, 1.0, 2.0] + [4.0, 0.0, -1.0]
 
