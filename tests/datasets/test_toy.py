@@ -324,5 +324,5 @@ def test_labelled_moons_log_prob(label: int) -> None:
             centre = (2 * (label + sign * np.cos(t)) - 1, label + 2 * sign * np.sin(t) - 0.2)
             return stats.multivariate_normal(centre, 0.04).pdf(x) / np.pi
 
-        exact = integrate.quad(near, 0, np.pi, epsabs=0, epsrel=1e-9, limit=200)[0]
-        assert value == pytest.approx(np.log(exact), abs=1e-3)
+        exact = integrate.quad(near, 0, np.pi, epsabs=0, epsrel=1e-11, limit=200)[0]
+        assert value == pytest.approx(np.log(exact), abs=1e-8)

@@ -406,8 +406,8 @@ class TestRows:
         x, c = points(200), points(200, seed=2)
         rows = Rows(x + c, condition=c)
         potential = ConditionalResNet.create(2, 2, 2, 0, jax.random.key(0), output_scale=0.01)
-        config = NaturalConfig(alpha=30.0, max_iter=40, largest_kl=0.1, monotone=True)
+        config = NaturalConfig(alpha=30.0, max_iter=40, step=1.0, largest_kl=1.0, monotone=True)
         descent = NaturalDescent(potential, Conforming(1), TARGET, config)
-        for _ in range(12):
+        for _ in range(15):
             descent.step(rows)
         np.testing.assert_allclose(descent.potential.G[:2], np.eye(2), atol=0.25)

@@ -122,16 +122,17 @@ def labelled_moons(n: int, seed: int) -> LabelledPoints:
 def labelled_moons_log_prob(points: Points, labels: Int64[np.ndarray, " n"]) -> np.ndarray:
     """Log-density of `labelled_moons` at points given their labels, in nats; shape (n,).
 
-    A half circle blurred by N(0, 0.2^2 I): the midpoint rule with 400 angles, whose spacing is a
-    twelfth of the noise's deviation, so that its error is below 1e-10 relative but for the ends,
-    where it is some 1e-5.
+    A half circle blurred by N(0, 0.2^2 I), by Gauss-Legendre quadrature over the angle with 128
+    nodes; relative error below 1e-9 near the moons.
     """
     x, lower = _plane(points), np.asarray(labels)[:, None]
-    angle, sign = np.pi * (np.arange(400) + 0.5) / 400, 1.0 - 2.0 * lower
+    nodes, weights = np.polynomial.legendre.leggauss(128)
+    angle, sign = np.pi / 2 * (nodes + 1), 1.0 - 2.0 * lower
     first = 2.0 * (lower + sign * np.cos(angle)) - 1.0 - x[:, :1]
     second = 2.0 * (0.5 * lower + sign * np.sin(angle)) - 0.2 - x[:, 1:]
     exponents = -(first**2 + second**2) / (2 * 0.2**2)
-    return np.logaddexp.reduce(exponents, axis=1) - np.log(400 * 2 * np.pi * 0.2**2)
+    inner = np.logaddexp.reduce(exponents + np.log(weights / 2), axis=1)
+    return inner - np.log(2 * np.pi * 0.2**2)
 
 
 def circles(n: int, seed: int) -> Points:
