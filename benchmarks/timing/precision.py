@@ -29,7 +29,7 @@ def run(folder: Path, quick: bool) -> list[dict]:
     """One row a contestant and number of steps."""
     data = write_set("8gaussians", folder)
     setup = dataclasses.replace(SETUPS["8gaussians"], block=10)
-    calls, points, rounds = (2, 2000, 2) if quick else (30, 20_000, 5)
+    calls, points, rounds = (2, 2000, 2) if quick else (60, 20_000, 5)
     counts = [1, 4, 16] if quick else [1, 2, 4, 8, 16, 32]
     steps = (1, 4) if quick else (1, 2, 4, 8)
     with Field(entries("rk4") + tuple(conforming(k) for k in steps), "precision") as field:
