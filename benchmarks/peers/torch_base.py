@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from peers.base import Contestant, Level, Setup, batches, in_chunks
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OTFLOW_BENCH_THREADS", min(2, os.cpu_count() or 1))))
 
 
 class TorchContestant(Contestant):

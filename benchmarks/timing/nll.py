@@ -38,7 +38,8 @@ def run(name: str, folder: Path, quick: bool, seconds: float) -> list[dict]:
         return [{"contestant": name, "status": "no data: shared/data is not here"}]
     own = SETUPS[name]
     total = min(60, own.total_steps) if quick else own.total_steps
-    setup = dataclasses.replace(own, block=5 if quick else 10, total_steps=total)
+    batch = 256 if quick else own.batch
+    setup = dataclasses.replace(own, block=5 if quick else 10, batch=batch, total_steps=total)
     leader = "plain-torch" if name in TOYS else "rk4"
     with Field(entries("conforming", "conforming-1", "rk4") + PEERS, f"nll {name}") as field:
         field.build(data, setup)

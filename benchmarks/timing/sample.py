@@ -28,9 +28,10 @@ COLUMNS = {
 
 def run(folder: Path, quick: bool, seconds: float) -> list[dict]:
     """One row a contestant and level, and rows "at equal accuracy"."""
-    points, rounds = (2000, 2) if quick else (20_000, 5)
+    points, rounds = (1000, 2) if quick else (20_000, 5)
     data = write_set("8gaussians", folder)
-    setup = dataclasses.replace(SETUPS["8gaussians"], block=5)
+    own = SETUPS["8gaussians"]
+    setup = dataclasses.replace(own, block=5, batch=256 if quick else own.batch)
     with Field(entries("conforming", "conforming-1", "rk4") + PEERS, "sample") as field:
         field.build(data, setup)
         for turn in field.turns():

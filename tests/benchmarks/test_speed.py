@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # its modules are scripts, no part of the package
+os.environ["OTFLOW_BENCH_THREADS"] = "1"  # two threads crawl where the cores are shared
 
 import speed  # noqa: E402
 from peers.base import Setup, batches  # noqa: E402
