@@ -65,8 +65,12 @@ class Potential(nn.Module):
         quadratic = 0.5 * (s @ self.A.T).square().sum(dim=1)
         return u @ self.w + quadratic + s @ self.b + self.c
 
-    def gradient_and_laplacian(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient in s, shape (n, d+1), and Laplacian in x, shape (n,), at s of shape (n, d+1)."""
+    def gradient(self, s: Tensor) -> Tensor:
+        """Gradient in s, shape (n, d+1), at s of shape (n, d+1)."""
+        return self._passes(s)[0]
+
+    def _passes(self, s: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """The gradient; slopes of the opening and of every layer; z_1, ..., z_(L+1)."""
         h = 1.0 / self.depth
         # Forwards: the slopes sigma' = tanh at every layer; the last u is not needed.
         opening = self.opening(s)
@@ -81,19 +85,25 @@ class Potential(nn.Module):
 
         # Backwards: z_i = z_(i+1) + h K_i'(slope_i z_(i+1)); the trace needs z_(i+1) at layer i.
         z = self.w.expand_as(slope_0)
-        adjoints = [z] * self.depth
+        adjoints = [z] * (self.depth + 1)
         for i in reversed(range(self.depth)):
-            adjoints[i] = z
             z = z + h * (slopes[i] * z) @ self.residual[i].weight
+            adjoints[i] = z
         gradient = (slope_0 * z) @ self.opening.weight + (s @ self.A.T) @ self.A + self.b
+        return gradient, slope_0, slopes, adjoints
+
+    def gradient_and_laplacian(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient in s, shape (n, d+1), and Laplacian in x, shape (n,), at s of shape (n, d+1)."""
+        h = 1.0 / self.depth
+        gradient, slope_0, slopes, adjoints = self._passes(s)
 
         # Forwards again: the trace, with J = du/dx of shape (n, d, m).
         K_x = self.opening.weight[:, : self.d]
-        laplacian = ((1 - slope_0.square()) * z) @ K_x.square().sum(dim=1)
+        laplacian = ((1 - slope_0.square()) * adjoints[0]) @ K_x.square().sum(dim=1)
         J = slope_0[:, None, :] * K_x.T
         for i, layer in enumerate(self.residual):
             KJ = functional.linear(J, layer.weight)
-            weight = (1 - slopes[i].square()) * adjoints[i]
+            weight = (1 - slopes[i].square()) * adjoints[i + 1]
             laplacian = laplacian + h * (weight * KJ.square().sum(dim=1)).sum(dim=1)
             if i + 1 < self.depth:
                 J = J + h * slopes[i][:, None, :] * KJ
@@ -148,6 +158,23 @@ def push(potential: Potential, x: Tensor, n_steps: int) -> Pushed:
         x = x + h / 6 * (v_1 + 2 * (v_2 + v_3) + v_4)
         total = total + h / 6 * (r_1 + 2 * (r_2 + r_3) + r_4)
     return Pushed(x, *total.unbind(dim=1))
+
+
+def pull(potential: Potential, y: Tensor, n_steps: int) -> Tensor:
+    """Carry y from time 1 back to 0 in n_steps classical RK4 steps, without the trace."""
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        return -potential.gradient(functional.pad(x, (0, 1), value=t))[:, : potential.d]
+
+    h = -1.0 / n_steps
+    for k in range(n_steps):
+        t = 1.0 + k * h
+        v_1 = velocity(y, t)
+        v_2 = velocity(y + h / 2 * v_1, t + h / 2)
+        v_3 = velocity(y + h / 2 * v_2, t + h / 2)
+        v_4 = velocity(y + h * v_3, t + h)
+        y = y + h / 6 * (v_1 + 2 * (v_2 + v_3) + v_4)
+    return y
 
 
 def mean_costs(pushed: Pushed) -> Costs:

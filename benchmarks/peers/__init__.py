@@ -1,0 +1,1 @@
+"""The contestants of benchmarks/speed.py: one file a peer, one process each."""

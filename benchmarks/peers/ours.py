@@ -1,0 +1,99 @@
+"""otflow itself. The only file of the benchmark that touches the library's internals."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from otflow import OTFlow
+from otflow.batching import map_rows
+from otflow.building import starting_potential
+from otflow.flow import Flow
+from otflow.precision import cast
+from otflow.schemes import RK4, AbstractScheme, Conforming
+from otflow.targets import StandardNormal
+from otflow.training import TrainingConfig
+from otflow.training.loop import learning_rate_schedule
+from otflow.training.step import make_block, split_trainable
+from peers.base import Contestant, Level, Setup, batches
+
+_TIGHT = RK4(64)  # in float64: mean error of the nll near 1e-8 where 8 steps have 1e-4
+
+
+class Ours(Contestant):
+    """OTFlow's training step, with the estimator's Gaussian base, at a scheme's settings.
+
+    Args:
+        scheme: "conforming" or "rk4".
+        n_steps: time steps; None takes those of the setup.
+        trace: of rk4, "simpson" or "stages".
+    """
+
+    def __init__(self, scheme: str, n_steps: int | None = None, trace: str = "simpson"):
+        self.scheme_name, self.n_steps, self.trace = scheme, n_steps, trace
+        if scheme == "rk4":
+            self.levels = tuple([n, trace] for n in (2, 4, 8, 16, 32))
+
+    def build(self, x: np.ndarray, setup: Setup) -> None:
+        """Prepare the compiled block of steps, as otflow.training.loop.train does."""
+        self.setup, self.data = setup, jnp.asarray(x, jnp.float32)
+        target = StandardNormal(x.shape[1])
+        key = jax.random.key(setup.seed)
+        args = (target, setup.alpha, setup.width, setup.depth, "gaussian", key)
+        potential = starting_potential(x.astype(np.float64), *args)
+        n_steps = setup.n_steps if self.n_steps is None else self.n_steps
+        rk4 = self.scheme_name == "rk4"
+        self.scheme: AbstractScheme = RK4(n_steps, self.trace) if rk4 else Conforming(n_steps)
+        beta = setup.beta if rk4 else 0.0  # the estimator's default for each use
+        clip_norm = 10.0 * max(1.0, setup.alpha)
+        config = TrainingConfig(max_iter=setup.total_steps, clip_norm=clip_norm)
+        adam = optax.adam(learning_rate_schedule(config))
+        optimiser = optax.chain(optax.clip_by_global_norm(clip_norm), adam)
+        self.params, self.static = split_trainable(potential)
+        self.state = optimiser.init(self.params)
+        self.block = make_block(self.scheme.for_training(), target, optimiser, setup.alpha, beta)
+        self.stream = batches(len(x), setup.batch, setup.seed)
+
+    def step(self) -> None:
+        """One call of the compiled block."""
+        rows = np.stack([next(self.stream) for _ in range(self.setup.block)])
+        self.params, self.state, _ = jax.block_until_ready(
+            self.block(self.params, self.static, self.state, self.data, rows)
+        )
+
+    def log_prob(self, x: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:
+        """Log-density of the rows."""
+        flow = self._flow(level, tight)
+        return map_rows(flow.log_prob, x.astype(np.float64 if tight else np.float32))
+
+    def sample(self, z: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:
+        """The inverse map of draws from the target."""
+        flow = self._flow(level, tight)
+        return map_rows(flow.inverse, z.astype(np.float64 if tight else np.float32))
+
+    def first_fit(self, x: np.ndarray, setup: Setup) -> None:
+        """One step through the estimator, as a user would take it."""
+        model = OTFlow(
+            alpha=setup.alpha, width=setup.width, scheme=self.scheme_name, n_steps=self.n_steps,
+            max_iter=1, batch_size=setup.batch, random_state=0, verbose=False,
+        )  # fmt: skip
+        model.fit(x)
+
+    def matmul(self, size: int) -> None:
+        """One float32 product by XLA."""
+        a = jnp.ones((size, size), jnp.float32)
+        jax.block_until_ready(_product(a, a))
+
+    def _flow(self, level: Level, tight: bool) -> Flow:
+        potential: Any = eqx.combine(self.params, self.static)
+        scheme = self.scheme
+        if isinstance(scheme, RK4):
+            scheme = _TIGHT if tight else scheme if level is None else RK4(*level)
+        flow = Flow(potential, StandardNormal(potential.dim), scheme)
+        return cast(flow, "float64") if tight else flow
+
+
+_product = jax.jit(jnp.matmul)

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/speed.py: each measures one thing and returns rows."""
