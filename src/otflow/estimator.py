@@ -10,24 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.special import logsumexp
 
 import otflow
 from otflow.batching import map_rows
+from otflow.columns import check_inside, check_on_grid, make_column_map, named
 from otflow.extras import require
 from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fit_flow
-from otflow.flow import Flow
 from otflow.modelfile import Model, load_model, save_model
 from otflow.precision import cast, precision
-from otflow.preprocessing import Standardizer
+from otflow.preprocessing import ColumnMap, Standardizer
 from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
 from otflow.training.config import check_count
 
 require("sklearn", "sklearn")
-from sklearn import base  # noqa: E402
 from sklearn.utils import validation  # noqa: E402
 
-from otflow.tabular import check_data, check_varying, column_names  # noqa: E402
+from otflow.estimator_base import TabularEstimator  # noqa: E402
+from otflow.tabular import check_data, check_varying, in_container  # noqa: E402
 
 __all__ = ["OTFlow", "TrainingDivergedError", "load"]
 
@@ -35,7 +36,7 @@ _DENSITY_ROWS = 2**18  # points drawn for the first-order phase of fit_density
 _VALIDATION_ROWS = 2**14
 
 
-class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
+class OTFlow(TabularEstimator):
     """A normalizing flow that minimises transport + alpha nll + beta hjb (SPEC 1).
 
     Data is standardised inside by default; log-densities, samples and inverse transforms are in
@@ -63,24 +64,30 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             and never stops early.
         base: "gaussian" starts from the solution for the data's mean and covariance (SPEC 2.1;
             only where the target is the standard normal), None from a random network.
-        random_state: seed (an integer, a NumPy RandomState or None for a fresh one).
+        random_state: an integer gives the same result every time; a NumPy RandomState moves on
+            with every call; None is a fresh seed. `sample` uses it too.
         dtype: "float32" or "float64".
         standardize: scale every column to mean 0 and standard deviation 1 first.
+        bounds: column -> (lower, upper), each a number or None: the column is trained on as
+            log(x - lower), -log(upper - x), or the logit between both; the density is 0 outside.
+            In a dequantised column they are its least and greatest possible value.
+        dequantize: "auto" finds integer and rounded columns, a number is a rounding step for all
+            columns, a dictionary has the steps by column. Training adds uniform noise over x -+
+            step / 2; `sample` rounds. See `log_mass_bound`.
+        warm_start: `fit` goes on from the fitted weights, see `partial_fit`.
         target: an object of `otflow.targets`, in the space the flow is trained in; None is the
             standard normal.
         verbose: show a progress bar (on a terminal only).
 
     Attributes:
         flow_: the trained `Flow`, in the standardised space.
-        standardizer_: the affine map from the data's units to that space.
-        history_: one entry a validation, see `otflow.training.TrainingResult`.
+        standardizer_: the affine map to that space, after column_map_.
+        column_map_: the columns' bounds and rounding steps.
+        history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
         n_iter_: optimiser steps behind the weights that were kept.
         status_: why training stopped.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
-
-    flow_: Flow
-    standardizer_: Standardizer
 
     def __init__(
         self,
@@ -100,6 +107,9 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         random_state: Any = None,
         dtype: str = "float32",
         standardize: bool = True,
+        bounds: Any = None,
+        dequantize: Any = None,
+        warm_start: bool = False,
         target: AbstractTarget | None = None,
         verbose: bool = True,
     ):
@@ -119,6 +129,9 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         self.random_state = random_state
         self.dtype = dtype
         self.standardize = standardize
+        self.bounds = bounds
+        self.dequantize = dequantize
+        self.warm_start = warm_start
         self.target = target
         self.verbose = verbose
 
@@ -139,26 +152,65 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
                 kept and usable.
             KeyboardInterrupt: Ctrl-C; likewise.
         """
+        return self._fit(X, X_val, self.warm_start and self.__sklearn_is_fitted__())
+
+    def partial_fit(self, X: Any, y: Any = None, X_val: Any = None) -> "OTFlow":
+        """Go on for up to `max_iter` steps from the fitted weights; the first call is `fit`.
+
+        Scaler, bounds and rounding steps stay those of the first fit, so units do not move.
+        Optimiser and learning-rate schedule start afresh; `history_`, `n_iter_` and `status_` are
+        those of the last call. On its validation rows the result is never worse than the start.
+        An integer `random_state` holds out the same rows of the same X again.
+
+        Args:
+            X, y, X_val: as in `fit`; columns may be constant.
+
+        Raises:
+            ValueError: width, depth, scheme, n_steps, base, dtype, standardize, bounds, dequantize
+                or target are no longer those of the first fit; and as `fit`.
+        """
+        return self._fit(X, X_val, self.__sklearn_is_fitted__())
+
+    def _fit(self, X: Any, X_val: Any, again: bool) -> "OTFlow":
         settings = self._settings()
-        X = check_data(self, X, fitting=True)
+        X = check_data(self, X, fitting=not again)
         X_val = None if X_val is None else check_data(self, X_val)
         target = settings.make_target(X.shape[1])
+        if again:
+            self._check_continuation(target)
+            columns = self.column_map_
+        else:
+            columns = make_column_map(self.bounds, self.dequantize, X, self.columns_)
+        for rows in (X,) if X_val is None else (X, X_val):
+            check_on_grid(columns, rows, self.columns_)
+            check_inside(columns, rows, self.columns_)
         seed = self._seed(self.random_state)
         X, X_val = self._split(X, X_val, seed)
-        check_varying(X, self)
-        scaler = Standardizer.fit(X) if self.standardize else Standardizer.identity(X.shape[1])
+        if not again:
+            check_varying(X, self)
+        noise = np.random.default_rng([seed, 1])
+        X = columns.forward(columns.dequantize(X, noise))
+        X_val = None if X_val is None else columns.forward(columns.dequantize(X_val, noise))
+        if again:
+            scaler = self.standardizer_
+        else:
+            scaler = Standardizer.fit(X) if self.standardize else Standardizer.identity(X.shape[1])
         with precision(self.dtype):
             z = jnp.asarray(scaler.forward(X), self.dtype)
             z_val = None if X_val is None else jnp.asarray(scaler.forward(X_val), self.dtype)
             stream = BatchStream(len(z), max(self.batch_size, 2000), seed)
             material = Material(z, z_val, lambda k: z[stream.take(1)[0]])
-            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
+            start = self.flow_ if again else None
+            fitted = fit_flow(settings, material, target, seed, start)
+            return self._keep(fitted, scaler, settings, columns)
 
     def fit_density(self, density: AbstractTarget) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
 
         Natural-gradient steps draw fresh samples and use the log-density as a control variate,
         which takes the sampling noise out of the optimum: the way to reach J*_alpha.
+
+        `warm_start` plays no part here.
 
         Args:
             density: rho0, an object of `otflow.targets`.
@@ -174,6 +226,11 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             raise TypeError(
                 f"density: expected an object of otflow.targets; got {type(density).__name__}."
             )
+        for name in ("bounds", "dequantize"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: expected None with a density; got {getattr(self, name)}."
+                )
         self.n_features_in_ = density.dim
         target = settings.make_target(density.dim)
         seed = self._seed(self.random_state)
@@ -186,22 +243,68 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
             draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
             scaler = Standardizer.identity(density.dim)
             material = Material(x, x_val, draw, density)
-            return self._keep(fit_flow(settings, material, target, seed), scaler, settings)
+            columns = ColumnMap.identity(density.dim)
+            fitted = fit_flow(settings, material, target, seed)
+            return self._keep(fitted, scaler, settings, columns)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
-        """Log-density of every row, in nats and the data's own units, shape (n,), float64."""
+        """Log-density of every row, in nats and the data's own units, shape (n,), float64.
+
+        It is that of the continuous variable at X as given, also in dequantised columns (there X
+        is the middle of its cell); -inf outside the bounds.
+        """
+        return self._scores(self._check(X))
+
+    def _scores(self, X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        inside = self.column_map_.inside(X).all(axis=1)
+        scores = np.full(len(X), -np.inf)
+        if inside.any():
+            x = X[inside]
+            found = map_rows(self.flow_.log_prob, self._to_flow(x)).astype(np.float64)
+            _warn_invalid(
+                np.isneginf(found), "rows have log-density -inf: the map is not invertible"
+            )
+            scores[inside] = found + self.standardizer_.log_det + self.column_map_.log_det(x)
+        return scores
+
+    def log_mass_bound(
+        self, X: Any, n_draws: int = 16, random_state: Any = None
+    ) -> Float[np.ndarray, " n"]:
+        """Log-probability of the rounded values, in expectation from below, shape (n,), nats.
+
+        log mean_k p(x + s (u_k - 1/2)) + sum log s over the dequantised columns, u uniform: by
+        Jensen's inequality its mean is at most the log-mass of the cell around x (with columns
+        that are not rounded: its density there), the less below the more draws. One draw is the
+        usual bound of dequantisation.
+
+        Args:
+            X: (n, d) rows on the grid of the dequantised columns.
+            n_draws: K, >= 1.
+            random_state: seed of the noise; by default the estimator's own.
+
+        Raises:
+            ValueError: no column is dequantised, or values off the grid.
+        """
         X = self._check(X)
-        z = self.standardizer_.forward(X)
-        scores = map_rows(self.flow_.log_prob, z).astype(np.float64)
-        _warn_invalid(np.isneginf(scores), "rows have log-density -inf: the map is not invertible")
-        return scores + self.standardizer_.log_det
+        check_count("n_draws", n_draws)
+        columns = self.column_map_
+        if not any(columns.step):
+            raise ValueError("dequantize: expected rounded columns in the fitted model; got none.")
+        check_on_grid(columns, X, self.columns_)
+        seed = self._seed(self.random_state if random_state is None else random_state)
+        noise = np.random.default_rng(seed)
+        draws = [self._scores(columns.dequantize(X, noise)) for _ in range(n_draws)]
+        mass = logsumexp(draws, axis=0) - math.log(n_draws) + columns.log_cell
+        return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-density of the rows, nats."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Float[np.ndarray, "n d"]:
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draws from the flow in the data's own units, shape (n_samples, d), float64.
+
+        Dequantised columns are rounded. A data frame where `set_output` asks for one.
 
         Args:
             n_samples: how many, >= 1.
@@ -213,18 +316,25 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         seed = self._seed(state)
         with precision(self.dtype):
             y = np.asarray(self.flow_.target.sample(jax.random.key(seed), n_samples))
-        return self._inverse(y)
+        return in_container(self, self.column_map_.round(self._inverse(y)))
 
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
-        """T(x): the rows carried to the target, shape (n, d), float64."""
-        X = self._check(X)
-        z = self.standardizer_.forward(X)
+        """T(x): the rows carried to the target, shape (n, d), float64.
+
+        A data frame where `set_output` asks for one, with columns otflow0, otflow1, ...
+
+        Raises:
+            ValueError: values outside the bounds.
+        """
+        z = self._to_flow(self._check(X))
         return map_rows(self.flow_.forward, z).astype(np.float64)
 
-    def inverse_transform(self, Z: Any) -> Float[np.ndarray, "n d"]:
-        """The inverse of `transform`: from the target to the data's own units, float64."""
-        Z = self._check(Z, names=False)
-        return self._inverse(Z)
+    def inverse_transform(self, Z: Any) -> Any:
+        """The inverse of `transform`: from the target to the data's own units, float64.
+
+        Not rounded. A data frame with the data's columns where `set_output` asks for one.
+        """
+        return in_container(self, self._inverse(self._check(Z, names=False)), Z)
 
     def _inverse(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         def pull(rows: Any) -> Any:
@@ -233,7 +343,7 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
 
         found = map_rows(pull, y)
         _warn_invalid(found[:, -1] == 0, "rows have no inverse that is safe: the map folds")
-        return self.standardizer_.inverse(found[:, :-1])
+        return self._from_flow(found[:, :-1])
 
     def certify(self, X: Any, **options: Any) -> Any:
         """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
@@ -254,53 +364,29 @@ class OTFlow(base.TransformerMixin, base.DensityMixin, base.BaseEstimator):
         settings = {k: v for k, v in self.get_params().items() if k != "target"}
         if not isinstance(self.random_state, (int, np.integer)):
             settings["random_state"] = None
+        for name in ("bounds", "dequantize"):
+            settings[name] = named(settings[name], self.columns_)
         history = {
             name: [v if math.isfinite(v) else None for v in values]
             for name, values in self.history_.items()
         }
         training = {"history": history, "n_iter": self.n_iter_, "status": self.status_}
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None
-        model = Model(self.flow_, self.standardizer_, columns, settings, training)
+        model = Model(
+            self.flow_, self.standardizer_, columns, settings, training, column_map=self.column_map_
+        )
         save_model(path, model)
-
-    @property
-    def columns_(self) -> tuple[str, ...]:
-        """Names of the columns: those of the fitted data frame, else x0, x1, ..."""
-        return column_names(self, self.n_features_in_)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "flow_")
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "flow_" in state:  # JAX would restore float64 arrays as float32
-            state["flow_"] = jax.tree.map(np.asarray, state["flow_"])
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "flow_" in state:
-            self.flow_ = cast(self.flow_, self.dtype)
-
-    def _check(self, X: Any, names: bool = True) -> Float[np.ndarray, "n d"]:
-        validation.check_is_fitted(self)
-        if names:
-            return check_data(self, X)
-        X = validation.check_array(X, dtype=np.float64)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(f"Z: expected {self.n_features_in_} columns; got {X.shape[1]}.")
-        return X
 
     def _settings(self) -> Settings:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
         return Settings(**values)
 
-    def _seed(self, random_state: Any) -> int:
-        return int(validation.check_random_state(random_state).randint(2**31 - 1))
-
-    def _keep(self, fitted: Fitted, scaler: Standardizer, settings: Settings) -> "OTFlow":
+    def _keep(
+        self, fitted: Fitted, scaler: Standardizer, settings: Settings, columns: ColumnMap
+    ) -> "OTFlow":
         """Set the fitted attributes, then raise if the run did not end by itself."""
         self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
+        self.column_map_, self._shaped_by = columns, self._shape()
         self.history_, self.n_iter_ = fitted.history, fitted.n_iter
         if fitted.natural_history is not None:
             self.natural_history_ = fitted.natural_history
@@ -334,6 +420,8 @@ def load(path: str | Path) -> OTFlow:
         raise ValueError(f"{path}: not a readable otflow model ({error}).") from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
     estimator.history_, estimator.n_features_in_ = history, model.flow.dim
+    estimator.column_map_ = model.column_map or ColumnMap.identity(model.flow.dim)
+    estimator._shaped_by = estimator._shape()
     if model.columns is not None:
         estimator.feature_names_in_ = np.array(model.columns, dtype=object)
     return estimator

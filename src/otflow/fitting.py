@@ -43,6 +43,7 @@ class Settings:
     base: str | None
     dtype: Any
     standardize: bool
+    warm_start: bool
     target: AbstractTarget | None
     verbose: bool
 
@@ -57,7 +58,7 @@ class Settings:
             raise TypeError(
                 f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
             )
-        for name in ("standardize", "verbose"):
+        for name in ("standardize", "verbose", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
         check_number("validation_fraction", self.validation_fraction, positive=False)
@@ -122,19 +123,31 @@ class Fitted:
             )
 
 
-def fit_flow(settings: Settings, material: Material, target: AbstractTarget, seed: int) -> Fitted:
-    """Train a flow; call within `precision(settings.dtype)`. See `Fitted.raise_if_stopped`."""
+def fit_flow(
+    settings: Settings,
+    material: Material,
+    target: AbstractTarget,
+    seed: int,
+    start: Flow | None = None,
+) -> Fitted:
+    """Train a flow, `start` or a new one; call within `precision(settings.dtype)`.
+
+    See `Fitted.raise_if_stopped`.
+    """
     target = cast(target, settings.dtype)
-    potential = starting_potential(
-        np.asarray(material.x, np.float64),
-        target,
-        settings.alpha,
-        settings.width,
-        settings.depth,
-        settings.base,
-        jax.random.key(seed),
-    )
-    scheme = make_scheme(settings.scheme, settings.n_steps)
+    if start is None:
+        potential = starting_potential(
+            np.asarray(material.x, np.float64),
+            target,
+            settings.alpha,
+            settings.width,
+            settings.depth,
+            settings.base,
+            jax.random.key(seed),
+        )
+        scheme = make_scheme(settings.scheme, settings.n_steps)
+    else:
+        potential, scheme = start.potential, start.scheme
     config = settings.training(seed)
     first = train(potential, scheme, target, material.x, material.x_val, config, settings.verbose)
     fitted = _fitted(first, target, first.history, first.best_iteration)

@@ -21,7 +21,7 @@ from otflow.files import atomic_path
 from otflow.flow import Flow
 from otflow.potentials import GaussianBase, ResNetPotential, SumPotential
 from otflow.precision import dtype_of, precision
-from otflow.preprocessing import Standardizer
+from otflow.preprocessing import ColumnMap, Standardizer
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
@@ -38,6 +38,7 @@ _DAMAGE = (
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
+        ColumnMap,
         Conforming,
         Flow,
         GaussianBase,
@@ -56,7 +57,8 @@ _CLASSES: dict[str, type[eqx.Module]] = {
 class Model:
     """A flow with the map to the data's units and a summary of its training.
 
-    `columns` are the names of the fitted frame's columns, None where it had none.
+    `columns` are the names of the fitted frame's columns, None where it had none; `column_map`
+    comes before the standardizer, None where nothing is bounded or rounded.
     """
 
     flow: Flow
@@ -64,6 +66,7 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    column_map: ColumnMap | None = None
 
 
 def save_model(path: str | Path, model: Model) -> None:
@@ -74,7 +77,9 @@ def save_model(path: str | Path, model: Model) -> None:
         TypeError: the flow holds a class that model files do not know.
     """
     tensors: dict[str, np.ndarray] = {}
-    parts = {"flow": model.flow, "standardizer": model.standardizer}
+    parts: dict[str, Any] = {"flow": model.flow, "standardizer": model.standardizer}
+    if model.column_map is not None and not model.column_map.is_identity:
+        parts["column_map"] = model.column_map
     metadata = {
         "format": "otflow",
         "format_version": FORMAT_VERSION,
@@ -116,6 +121,9 @@ def load_model(path: str | Path) -> Model:
             columns=None if metadata["columns"] is None else tuple(metadata["columns"]),
             settings=dict(metadata["settings"]),
             training=dict(metadata["training"]),
+            column_map=None
+            if "column_map" not in metadata["structure"]
+            else _decode(metadata["structure"]["column_map"], tensors, numpy=True),
         )
         _check_model(model)
         return model
@@ -151,6 +159,9 @@ def _check_model(model: Model) -> None:
         raise ValueError(f"columns: expected {dim} names; got {names}")
     if model.standardizer.mean.shape != (dim,) or not (model.standardizer.scale > 0).all():
         raise ValueError(f"standardizer: expected {dim} means and positive scales")
+    columns = model.column_map
+    if columns is not None and not (isinstance(columns, ColumnMap) and len(columns.step) == dim):
+        raise ValueError(f"column_map: expected a ColumnMap of {dim} columns")
 
 
 def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
