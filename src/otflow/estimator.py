@@ -84,7 +84,7 @@ class OTFlow(TabularEstimator):
         standardizer_: the affine map to that space, after column_map_.
         column_map_: the columns' bounds and rounding steps.
         history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
-        n_iter_: optimiser steps behind the weights that were kept.
+        n_iter_: optimiser steps behind the weights that were kept; 0 where the start was best.
         status_: why training stopped.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
