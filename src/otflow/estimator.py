@@ -432,5 +432,5 @@ def _warn_invalid(bad: np.ndarray, what: str) -> None:
         warnings.warn(
             f"{int(bad.sum())} of {bad.size} {what} there. Train longer, use more steps, or rk4.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
