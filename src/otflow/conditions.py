@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from otflow.preprocessing import Standardizer
+from otflow.preprocessing import ColumnMap, Standardizer
 from otflow.tabular import check_data
 from otflow.training import Rows
 
@@ -34,6 +34,17 @@ class DataRows:
         order = np.random.default_rng(seed).permutation(len(self.x))
         return self.take(order[n_val:]), self.take(order[:n_val])
 
+    def mapped(self, columns: ColumnMap, noise: np.random.Generator) -> "DataRows":
+        """The rows with noise in rounded columns and bounded ones unbounded."""
+        x = columns.forward(columns.dequantize(self.x, noise))
+        return dataclasses.replace(self, x=x)
+
+    def scaler(self, standardize: bool) -> Standardizer:
+        """Mean 0 and deviation 1 for every column, by weight; the identity if not asked for."""
+        if not standardize:
+            return Standardizer.identity(self.x.shape[1])
+        return Standardizer.fit(self.x, self.weight)
+
     def condition_scaler(self) -> Standardizer | None:
         """Mean 0 and deviation 1 for every column of the condition; those of 0 and 1 are left."""
         c = self.condition
@@ -55,14 +66,22 @@ class DataRows:
         )
 
 
-def check_rows(estimator: Any, X: Any, condition: Any, sample_weight: Any) -> DataRows:
-    """What `fit` trains on; rows of weight 0 are left out.
+def check_rows(
+    estimator: Any, X: Any, condition: Any, sample_weight: Any, fitting: bool = True
+) -> DataRows:
+    """What `fit` trains on; rows of weight 0 are left out. Not fitting: with the fitted columns.
 
     Raises:
         ValueError, TypeError: as `tabular.check_data`, `check_condition`, `check_weight`.
     """
-    x = check_data(estimator, X, fitting=True)
+    x = check_data(estimator, X, fitting=fitting)
     weight = check_weight(sample_weight, len(x))
+    if not fitting and not estimator.n_conditions_:
+        refuse_condition(condition)
+    if not fitting and estimator.n_conditions_:
+        names = getattr(estimator, "condition_names_in_", None)
+        known = None if names is None else tuple(names)
+        condition = check_condition(condition, len(x), estimator.n_conditions_, known)
     rows = DataRows(x, weight, None if condition is None else check_condition(condition, len(x)))
     return rows if weight is None else rows.take(weight > 0)
 

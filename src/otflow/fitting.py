@@ -43,6 +43,7 @@ class Settings:
     base: str | None
     dtype: Any
     standardize: bool
+    warm_start: bool
     target: AbstractTarget | None
     verbose: bool
 
@@ -57,7 +58,7 @@ class Settings:
             raise TypeError(
                 f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
             )
-        for name in ("standardize", "verbose"):
+        for name in ("standardize", "verbose", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
         check_number("validation_fraction", self.validation_fraction, positive=False)
@@ -128,28 +129,31 @@ def fit_flow(
     target: AbstractTarget,
     seed: int,
     watch: Watch = Watch(),
+    start: Flow | None = None,
 ) -> Fitted:
-    """Train a flow; call within `precision(settings.dtype)`. See `Fitted.raise_if_stopped`.
+    """Train a flow, `start` or a new one; call within `precision(settings.dtype)`.
+
+    See `Fitted.raise_if_stopped`.
 
     Raises:
         ValueError: `watch` is to resume another run; names the settings or data that differ.
     """
     target = cast(target, settings.dtype)
     if watch.checkpoint is None:
-        return _fit_flow(settings, material, target, seed, watch, None)
-    checkpoint = watch.open(_identity(settings, material, target, seed))
+        return _fit_flow(settings, material, target, seed, watch, start, None)
+    checkpoint = watch.open(_identity(settings, material, target, seed, start))
     with sigterm_interrupts():
-        return _fit_flow(settings, material, target, seed, watch, checkpoint)
+        return _fit_flow(settings, material, target, seed, watch, start, checkpoint)
 
 
 def _identity(
-    settings: Settings, material: Material, target: AbstractTarget, seed: int
+    settings: Settings, material: Material, target: AbstractTarget, seed: int, start: Flow | None
 ) -> dict[str, Any]:
     """What decides the numbers of a run: settings by name, data as digests."""
     found = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     found |= {"dtype": np.dtype(settings.dtype).name, "random_state": seed}
     found |= {f.name: digest(getattr(material, f.name)) for f in dataclasses.fields(material)}
-    found |= {"target": digest(target)}
+    found |= {"target": digest(target), "start": digest(start)}
     return {name: found[name] for name in sorted(found) if name not in ("draw", "verbose")}
 
 
@@ -159,21 +163,25 @@ def _fit_flow(
     target: AbstractTarget,
     seed: int,
     watch: Watch,
+    start: Flow | None,
     checkpoint: Checkpoint | None,
 ) -> Fitted:
-    rows = jax.tree.map(lambda array: np.asarray(array, np.float64), material.x)
-    potential = starting_potential(
-        rows.x,
-        target,
-        settings.alpha,
-        settings.width,
-        settings.depth,
-        settings.base,
-        jax.random.key(seed),
-        rows.condition,
-        rows.weight,
-    )
-    scheme = make_scheme(settings.scheme, settings.n_steps)
+    if start is None:
+        rows = jax.tree.map(lambda array: np.asarray(array, np.float64), material.x)
+        potential = starting_potential(
+            rows.x,
+            target,
+            settings.alpha,
+            settings.width,
+            settings.depth,
+            settings.base,
+            jax.random.key(seed),
+            rows.condition,
+            rows.weight,
+        )
+        scheme = make_scheme(settings.scheme, settings.n_steps)
+    else:
+        potential, scheme = start.potential, start.scheme
     config = settings.training(seed)
     first = train(
         potential,

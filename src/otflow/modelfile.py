@@ -27,7 +27,7 @@ from otflow.potentials import (
     SumPotential,
 )
 from otflow.precision import dtype_of, precision
-from otflow.preprocessing import Standardizer
+from otflow.preprocessing import ColumnMap, Standardizer
 from otflow.schemes import RK4, Conforming
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 from otflow.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
@@ -37,6 +37,7 @@ _DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
+        ColumnMap,
         ConditionalGaussian,
         ConditionalResNet,
         Conforming,
@@ -59,6 +60,7 @@ class Model:
 
     `columns` are the names of the fitted frame's columns, None where it had none. A conditional
     flow has the affine map of its condition's columns, and their names where they had some.
+    `column_map` comes before the standardizer, None where nothing is bounded or rounded.
     `versions` are those of the packages that trained it; empty where the file does not say.
     """
 
@@ -67,6 +69,7 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
+    column_map: ColumnMap | None = None
     condition: Standardizer | None = None
     condition_columns: tuple[str, ...] | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
@@ -90,6 +93,8 @@ def save_model(path: str | Path, model: Model) -> None:
     parts: dict[str, Any] = {"flow": model.flow, "standardizer": model.standardizer}
     if model.condition is not None:
         parts["condition"] = model.condition
+    if model.column_map is not None and not model.column_map.is_identity:
+        parts["column_map"] = model.column_map
     metadata = {
         "format": "otflow",
         "format_version": FORMAT_VERSION,
@@ -153,6 +158,9 @@ def load_model(path: str | Path) -> Model:
             training=dict(metadata["training"]),
             versions=dict(metadata.get("versions", {})),
             **_read_condition(metadata, tensors),
+            column_map=None
+            if "column_map" not in metadata["structure"]
+            else _decode(metadata["structure"]["column_map"], tensors, numpy=True),
         )
         _check_model(model)
         if tensors:
@@ -198,6 +206,9 @@ def _check_columns(
         raise ValueError(f"{what}columns: expected {dim} names; got {names}")
     if standardizer.mean.shape != (dim,) or not (standardizer.scale > 0).all():
         raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
+    columns = model.column_map
+    if columns is not None and not (isinstance(columns, ColumnMap) and len(columns.step) == dim):
+        raise ValueError(f"column_map: expected a ColumnMap of {dim} columns")
 
 
 def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:

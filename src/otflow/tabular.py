@@ -10,6 +10,7 @@ from otflow.extras import require
 require("sklearn", "sklearn")
 from sklearn.base import BaseEstimator  # noqa: E402
 from sklearn.utils import validation  # noqa: E402
+from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config  # noqa: E402
 
 
 def check_data(
@@ -92,3 +93,18 @@ def _is_text(column: np.ndarray) -> bool:
             except ValueError:
                 return True
     return False
+
+
+def in_container(
+    estimator: BaseEstimator, values: Float[np.ndarray, "n d"], original: Any = None
+) -> Any:
+    """Rows in the data's own columns, in the container that `set_output` asked for.
+
+    scikit-learn wraps what `transform` returns by itself, and only that.
+    """
+    kind = _get_output_config("transform", estimator)["dense"]
+    if kind == "default":
+        return values
+    adapter = ADAPTERS_MANAGER.adapters[kind]
+    original = values if original is None else original
+    return adapter.create_container(values, original, columns=estimator.columns_)

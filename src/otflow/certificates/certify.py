@@ -15,8 +15,10 @@ from otflow.certificates.findings import findings
 from otflow.certificates.fitting import DualConfig
 from otflow.certificates.geometry import bending_directions
 from otflow.certificates.task import Task
+from otflow.columns import check_inside
 from otflow.flow import Flow
 from otflow.targets import AbstractTarget
+from otflow.training.config import check_count
 
 
 def certify(
@@ -115,23 +117,32 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
     """`certify` for a fitted `otflow.OTFlow` and rows in the data's own units.
 
     Args:
-        model: a fitted estimator; rows go through its standardiser, and alpha is its own.
+        model: a fitted estimator; rows go through its column transforms (rounded columns with
+            fresh noise) and its standardiser, and alpha is its own.
         X: (n, d) rows it was not trained on.
         options: of `certify`; X_holdout in the data's own units too.
 
     Raises:
         TypeError: not a fitted estimator of otflow.
-        ValueError, TypeError: as `certify`.
+        ValueError, TypeError: rows outside the bounds; and as `certify`.
     """
     if not (hasattr(model, "flow_") and hasattr(model, "standardizer_")):
         raise TypeError(
             f"model: expected a fitted otflow.OTFlow; got {type(model).__name__} without flow_."
         )
-    scaler, dim = model.standardizer_, model.flow_.dim
-    rows = scaler.forward(check_rows("X", X, dim))
+    columns, scaler = model.column_map_, model.standardizer_
+    check_count("seed", options.get("seed", 0), 0)
+    noise = np.random.default_rng(options.get("seed", 0))
+
+    def in_flow(name: str, rows: Any) -> Float[np.ndarray, "n d"]:
+        rows = check_rows(name, rows, model.flow_.dim)
+        check_inside(columns, rows, model.columns_)
+        return scaler.forward(columns.forward(columns.dequantize(rows, noise)))
+
+    rows = in_flow("X", X)
     if options.get("X_holdout") is not None:
-        options["X_holdout"] = scaler.forward(check_rows("X_holdout", options["X_holdout"], dim))
-    identity = bool(np.all(scaler.scale == 1))
-    space = "the data's own units" if identity else "the standardised columns"
+        options["X_holdout"] = in_flow("X_holdout", options["X_holdout"])
+    own = columns.is_identity and bool(np.all(scaler.scale == 1))
+    space = "the data's own units" if own else "the standardised columns"
     settings: dict[str, Any] = {"alpha": float(model.alpha), "space": space} | options
     return certify(model.flow_, rows, **settings)
