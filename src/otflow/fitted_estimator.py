@@ -51,7 +51,7 @@ class FittedEstimator(TabularEstimator):
 
     def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
         def log_prob(x: np.ndarray, c: Any) -> tuple[np.ndarray, np.ndarray]:
-            inside = self.column_map_.inside(x).all(axis=1)
+            inside = np.asarray(self.column_map_.inside(x).all(axis=1))
             if not inside.any():
                 return np.full(len(x), -np.inf), inside
             x = np.where(inside[:, None], x, x[inside.argmax()])

@@ -197,6 +197,11 @@ def _check_model(model: Model) -> None:
         _check_columns("condition_", width, model.condition, model.condition_columns)
     elif model.condition is not None or model.flow.condition_dim or model.condition_columns:
         raise ValueError("condition: expected a Standardizer where the flow is conditional")
+    columns = model.column_map
+    if columns is not None and not (
+        isinstance(columns, ColumnMap) and len(columns.step) == model.flow.dim
+    ):
+        raise ValueError(f"column_map: expected a ColumnMap of {model.flow.dim} columns")
 
 
 def _check_columns(
@@ -206,9 +211,6 @@ def _check_columns(
         raise ValueError(f"{what}columns: expected {dim} names; got {names}")
     if standardizer.mean.shape != (dim,) or not (standardizer.scale > 0).all():
         raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
-    columns = model.column_map
-    if columns is not None and not (isinstance(columns, ColumnMap) and len(columns.step) == dim):
-        raise ValueError(f"column_map: expected a ColumnMap of {dim} columns")
 
 
 def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
