@@ -209,8 +209,8 @@ BAD_FITS = {
     "negative weights": ({"sample_weight": -np.ones(N)}, "sample_weight: expected finite"),
     "infinite weights": ({"sample_weight": np.full(N, np.inf)}, "sample_weight: expected finite"),
     "weights of text": ({"sample_weight": ["a"] * N}, "sample_weight: expected numbers"),
-    "no weight": ({"sample_weight": np.zeros(N)}, "sample_weight: expected at least two"),
-    "one weight": ({"sample_weight": np.eye(N)[0]}, "sample_weight: expected at least two"),
+    "no weight": ({"sample_weight": np.zeros(N)}, "sample_weight: expected two or more"),
+    "one weight": ({"sample_weight": np.eye(N)[0]}, "sample_weight: expected two or more"),
 }
 
 

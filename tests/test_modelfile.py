@@ -593,7 +593,7 @@ class TestConditional:
         assert found.condition_columns == model.condition_columns
 
     def test_files_of_unconditional_flows_are_as_before(self, saved):
-        with modelfile.safe_open(saved, framework="numpy") as file:
+        with safe_open(saved, framework="numpy") as file:
             metadata = json.loads(file.metadata()["otflow"])
         assert set(metadata["structure"]) == {"flow", "standardizer"}
         assert "condition_columns" not in metadata

@@ -50,6 +50,8 @@ def quick(monkeypatch):
 EXCLUDED = {
     "check_methods_subset_invariance": "it allows 1e-7; float32 differs by 2e-7 between batches of "
     "other shapes. In float64 it passes, see below.",
+    "check_sample_weight_equivalence_on_dense_data": "repeated rows fall into other batches. The "
+    "objective, its gradient and the scaler are the same to rounding: tests/training/test_rows.py.",
 }
 
 

@@ -16,8 +16,9 @@ from otflow.precision import cast
 from otflow.schemes import RK4, AbstractScheme, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig
+from otflow.training.block import make_block
 from otflow.training.loop import learning_rate_schedule
-from otflow.training.step import make_block, split_trainable
+from otflow.training.step import split_trainable
 from peers.base import Contestant, Level, Setup, batches
 
 _TIGHT = RK4(64)  # in float64: mean error of the nll near 1e-8 where 8 steps have 1e-4

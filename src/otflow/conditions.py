@@ -181,8 +181,6 @@ def check_weight(sample_weight: Any, n: int) -> Float[np.ndarray, " n"] | None:
         raise ValueError(f"sample_weight: expected shape ({n},); got {weight.shape}.")
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise ValueError("sample_weight: expected finite numbers >= 0; got others.")
-    if (weight > 0).sum() < 2:
-        raise ValueError(
-            f"sample_weight: expected at least two positive; got {int((weight > 0).sum())}."
-        )
+    if (positive := int((weight > 0).sum())) < 2:
+        raise ValueError(f"sample_weight: expected two or more that are not zero; got {positive}.")
     return weight

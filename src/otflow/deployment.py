@@ -9,12 +9,17 @@ from jaxtyping import Array, Float
 from otflow.extras import require
 from otflow.flow import Flow
 from otflow.precision import dtype_of, precision
-from otflow.preprocessing import Standardizer
+from otflow.preprocessing import ColumnMap, Standardizer
 
 What = Literal["forward", "inverse", "log_prob"]
 
 
-def export_program(flow: Flow, standardizer: Standardizer, what: What = "forward") -> bytes:
+def export_program(
+    flow: Flow,
+    standardizer: Standardizer,
+    what: What = "forward",
+    column_map: ColumnMap | None = None,
+) -> bytes:
     """The program of one map with its weights, serialised by `jax.export`.
 
     Args:
@@ -22,6 +27,7 @@ def export_program(flow: Flow, standardizer: Standardizer, what: What = "forward
         standardizer: the map from the data's units to the flow's space.
         what: "forward" takes rows in the data's own units to the target, "inverse" the way back,
             "log_prob" gives the rows' log-density in nats and the data's own units.
+        column_map: the model's bounds and rounding steps; programs know none.
 
     Returns:
         Bytes for `jax.export.deserialize(...).call(x)`; x is (n, d) with any n >= 1 in the flow's
@@ -31,11 +37,15 @@ def export_program(flow: Flow, standardizer: Standardizer, what: What = "forward
         load first, by any call such as `jax.numpy.linalg.cholesky(jax.numpy.eye(1))`.
 
     Raises:
-        ValueError: another `what`.
+        ValueError: another `what`, a conditional flow, or columns with bounds or rounding steps.
         ImportError: flatbuffers, of the extra `otflow[export]`, is not installed.
     """
     if what not in get_args(What):
         raise ValueError(f"what: expected one of {get_args(What)}; got {what!r}.")
+    if flow.condition_dim:
+        raise ValueError("flow: expected an unconditional one; fix the condition with `given`.")
+    if column_map is not None and not column_map.is_identity:
+        raise ValueError("column_map: expected no bounds and no rounding steps; got some.")
     require("flatbuffers", "export")
     from jax import export
 

@@ -113,7 +113,7 @@ def map_chunks(
     if padding := -n % mesh.size:
         index = np.pad(np.arange(n), (0, padding), mode="edge")
         rows = jax.tree.map(lambda array: array[index], rows)
-    found = gathered(_mapped(function, mesh, chunk, shared, place(rows, mesh)))
+    found = gathered(_mapped(function, mesh, chunk, everywhere(shared, mesh), place(rows, mesh)))
     return jax.tree.map(lambda array: array[:n], found) if padding else found
 
 

@@ -39,6 +39,7 @@ class FittedEstimator(TabularEstimator):
     history_: dict[str, list[float]]
     n_iter_: int
     status_: str
+    fit: Callable[..., Any]
 
     def score_samples(self, X: Any, condition: Any = None) -> Float[np.ndarray, " n"]:
         """Log-density of every row, in nats and the data's own units, shape (n,), float64.
@@ -129,6 +130,10 @@ class FittedEstimator(TabularEstimator):
             return np.asarray(self.flow_.forward(self._to_flow(x), c), np.float64)
 
         return self._map(forward, self._check(X), condition)
+
+    def fit_transform(self, X: Any, y: Any = None, condition: Any = None, **options: Any) -> Any:
+        """`fit`, then `transform` of the same rows."""
+        return self.fit(X, y, condition=condition, **options).transform(X, condition)
 
     def inverse_transform(self, Z: Any, condition: Any = None) -> Any:
         """The inverse of `transform`: from the target to the data's own units, float64.

@@ -60,11 +60,11 @@ def _by_rows(method: Callable[..., Any]) -> Callable[..., Any]:
         _, x, *rest = signature.bind(self, *args, **kwargs).args
         with precision(dtype_of(self.potential)):
             x = self._points(x, name)
-            condition = self._conditions(rest[0] if rest else None, len(x))
+            condition = self._conditions(rest[0] if rest else None, x.shape[0])
             if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, x))):
                 return method(self, x, condition)
             if condition is not None:
-                condition = jnp.broadcast_to(condition, (len(x), self.condition_dim))
+                condition = jnp.broadcast_to(condition, (x.shape[0], self.condition_dim))
             with one_lapack_thread():
                 return map_chunks(method, self, (x, condition), chunk_size(self.potential))
 
@@ -133,13 +133,13 @@ class Flow(eqx.Module):
     def push(self, x: Float[Array, "n d"], condition: Condition = None) -> Push:
         """T(x) with log-determinant, transport and hjb of every point."""
         x = self._points(x)
-        return self.scheme.push(self._given(condition, len(x)), x)
+        return self.scheme.push(self._given(condition, x.shape[0]), x)
 
     @_by_rows
     def pull(self, y: Float[Array, "n d"], condition: Condition = None) -> Push:
         """The inverse of T at y with the inverse's log-determinant, and the same costs."""
         y = self._points(y, "y")
-        return self.scheme.pull(self._given(condition, len(y)), y)
+        return self.scheme.pull(self._given(condition, y.shape[0]), y)
 
     @_by_rows
     def forward(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, "n d"]:
@@ -203,7 +203,7 @@ class Flow(eqx.Module):
     ) -> Float[Array, "steps+1 n d"]:
         """Positions at t = 0, 1/n_steps, ..., 1 of points that start at x."""
         x = self._points(x)
-        return self.scheme.trajectories(self._given(condition, len(x)), x)
+        return self.scheme.trajectories(self._given(condition, x.shape[0]), x)
 
     def _points(self, x: Float[Array, "n d"], name: str = "x") -> Float[Array, "n d"]:
         """x checked, in the precision of the potential's parameters."""

@@ -69,9 +69,9 @@ class Model:
     columns: tuple[str, ...] | None
     settings: dict[str, Any]
     training: dict[str, Any]
-    column_map: ColumnMap | None = None
     condition: Standardizer | None = None
     condition_columns: tuple[str, ...] | None = None
+    column_map: ColumnMap | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
 
 

@@ -267,11 +267,14 @@ class TestAdjoint:
             assert p.c.shape == leaf.shape or abs(slope) > 1e-3
 
     def test_checkpointing_saves_memory_and_changes_nothing(self, monkeypatch):
-        """Recomputed intermediates are the same numbers, up to fused arithmetic: 1e-12."""
+        """Recomputed intermediates are the same numbers, up to fused arithmetic: 1e-12.
+
+        More than 16 steps are recomputed.
+        """
 
         def compiled():
             def run(p):
-                return jax.value_and_grad(lambda p: mean_objective(RK4(16), p))(p)
+                return jax.value_and_grad(lambda p: mean_objective(RK4(17), p))(p)
 
             return jax.jit(run).lower(strong(4)).compile()
 

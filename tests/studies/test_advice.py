@@ -35,8 +35,8 @@ def test_the_rate_constant(found):
 
 def test_the_effective_parameters(found):
     """A Gaussian's mean and standard deviation count almost whole (a translation alone:
-    sig^2 alpha / (1 + alpha)); three ridges add a little."""
-    assert 0.5 < found.effective_parameters < 5
+    sig^2 alpha / (1 + alpha)); a ridge adds at most its weight, slope and offset."""
+    assert 0.5 < found.effective_parameters < 2 + 3 * 3
 
 
 def test_the_advice_balances_bias_and_estimation(found):

@@ -180,7 +180,7 @@ def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
     """20 rows in chunks of 7: row 0 is also the padding. The mean is +inf, where 0 inf were NaN."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     x = points(20).at[0, 0].set(11.0)
-    rows, weights = in_chunks(x, CHUNK)
+    rows, weights = in_chunks(x, 7)
     assert float(rows.x[-1, -1, 0]) == 11.0
     assert float(weights[-1, -1]) == 0
     found = mean_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)

@@ -24,7 +24,7 @@ def export(
 
     check_writable(out)
     loaded = load_model(model)
-    program = export_program(loaded.flow, loaded.standardizer, what)  # type: ignore[arg-type]
+    program = export_program(loaded.flow, loaded.standardizer, what, loaded.column_map)  # type: ignore[arg-type]
     with atomic_path(out) as temporary:
         temporary.write_bytes(program)
     dtype = str(dtype_of(loaded.flow.potential))

@@ -52,7 +52,6 @@ class ShardedRows(NamedTuple):
         return ShardedRows(place(found, mesh, steps), place(share, mesh), mesh)
 
 
-@eqx.filter_jit
 def sharded_costs(
     potential: AbstractPotential,
     scheme: AbstractScheme,
@@ -60,11 +59,14 @@ def sharded_costs(
     sharded: ShardedRows,
 ) -> Costs:
     """`mean_costs`, every device its shard."""
+    return _sharded_costs(everywhere((potential, scheme, target), sharded.mesh), sharded)
 
+
+@eqx.filter_jit
+def _sharded_costs(shared: tuple, sharded: ShardedRows) -> Costs:
     def local(potential: Any, scheme: Any, target: Any, rows: Rows, share: Array) -> Costs:
         return total(mean_costs(potential, scheme, target, rows, share))
 
-    shared = (potential, scheme, target)
     return on_shards(local, sharded.mesh, shared, (sharded.rows, sharded.share), (0, 0))
 
 
