@@ -8,7 +8,7 @@ import optax
 from flowjax.bijections import RationalQuadraticSpline
 from flowjax.distributions import Normal
 from flowjax.flows import coupling_flow
-from paramax import unwrap
+from paramax import non_trainable, unwrap
 
 from peers.base import Contestant, Level, Setup, batches, in_chunks
 
@@ -20,7 +20,7 @@ class NeuralSpline(Contestant):
         """A new flow with 8 knots on [-4, 4], trained by Adam."""
         flow = coupling_flow(
             jax.random.key(setup.seed),
-            base_dist=Normal(jnp.zeros(x.shape[1])),
+            base_dist=non_trainable(Normal(jnp.zeros(x.shape[1]))),
             transformer=RationalQuadraticSpline(knots=8, interval=4),
             nn_width=max(64, setup.width),
         )
