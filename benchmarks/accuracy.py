@@ -16,7 +16,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from otflow import OTFlow
+from otflow import OTFlow, use_all_cores
 from otflow.evaluation import evaluate
 from otflow.flow import Flow
 from otflow.precision import cast
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=["conforming", "rk4"])
     parser.add_argument("--json", help="also append the rows to this file, one JSON object a line")
     given = parser.parse_args()
+    use_all_cores()
     warnings.filterwarnings("ignore", message="Explicitly requested dtype")
     print(
         f"{platform.machine()}, {jax.default_backend()}, jax {jax.__version__}, "

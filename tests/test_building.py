@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.building import make_scheme, regression, starting_potential
+from otflow.building import (
+    least_gaussian_directions,
+    make_scheme,
+    regression,
+    starting_potential,
+)
 from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
@@ -188,3 +193,27 @@ class TestCondition:
         hessians = [p.given(one).gradient_and_hessian(self.X[:3], 0.3) for p in (found, expected)]
         for a, b in zip(*map(jax.tree.leaves, hessians), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+class TestDirections:
+    def test_they_are_those_of_independent_components(self):
+        """Rotated product of two-humped factors: the rotation's columns."""
+        rng = np.random.default_rng(0)
+        sources = rng.choice([-1.5, 1.5], (4000, 5)) + 0.4 * rng.standard_normal((4000, 5))
+        rotation = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+        found = least_gaussian_directions(sources @ rotation.T)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-12)
+        cosines = np.abs(found @ rotation)
+        assert cosines.max(axis=0).min() > 0.995  # 1 - O(1/n); an angle of 6 degrees
+
+    def test_ridges_start_along_them(self):
+        x = np.random.default_rng(0).uniform(-1, 1, (300, 3)) ** 3
+        key = jax.random.key(0)
+        potential = starting_potential(x, StandardNormal(3), 1.0, 7, 0, "gaussian", key)
+        rows = np.asarray(potential.terms[1].weights[0])[:, :3]
+        expected = 1.5 * least_gaussian_directions(x)[np.arange(7) % 3]
+        np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("x", [np.ones((9, 1)), np.ones((9, 3)), np.eye(3)[:, [0, 0, 1]]])
+    def test_none_where_there_are_none(self, x):
+        assert least_gaussian_directions(x) is None

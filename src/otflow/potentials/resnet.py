@@ -5,6 +5,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.activation import sigma_and_tanh, tanh_of
@@ -62,7 +63,12 @@ class ResNetPotential(AbstractPotential):
 
     @staticmethod
     def create(
-        dim: int, width: int, depth: int, key: PRNGKeyArray, output_scale: float = 1.0
+        dim: int,
+        width: int,
+        depth: int,
+        key: PRNGKeyArray,
+        output_scale: float = 1.0,
+        directions: Float[np.ndarray, "k d"] | None = None,
     ) -> "ResNetPotential":
         """A random potential: K and b uniform within 1/sqrt(fan-in), A small, w = output_scale.
 
@@ -75,6 +81,8 @@ class ResNetPotential(AbstractPotential):
             depth: L, number of residual layers, >= 0.
             key: a JAX PRNG key.
             output_scale: every entry of w; 0 starts the network silent, as on top of a base.
+            directions: unit vectors that the ridges of depth 0 take in turn, in the place of random
+                ones.
 
         Raises:
             ValueError: dim or width below 1, depth below 0.
@@ -92,9 +100,13 @@ class ResNetPotential(AbstractPotential):
         weights = [uniform(k, (width, f), f) for k, f in zip(keys[::2], fans, strict=True)]
         biases = [uniform(k, (width,), f) for k, f in zip(keys[1::2], fans, strict=True)]
         if depth == 0:
-            directions = jax.random.normal(keys[0], (width, dim + 1))
-            norms = jnp.linalg.norm(directions[:, :dim], axis=1, keepdims=True)
-            weights = [1.5 * directions / norms]
+            ridges = jax.random.normal(keys[0], (width, dim + 1))
+            norms = jnp.linalg.norm(ridges[:, :dim], axis=1, keepdims=True)
+            ridges = ridges / norms
+            if directions is not None:
+                turns = jnp.arange(width) % len(directions)
+                ridges = ridges.at[:, :dim].set(jnp.asarray(directions)[turns])
+            weights = [1.5 * ridges]
             biases = [jax.random.uniform(keys[1], (width,), minval=-4.5, maxval=4.5)]
         return ResNetPotential(
             A=0.01 * uniform(key_A, (rank, dim + 1), dim + 1),
