@@ -167,6 +167,8 @@ BAD_SETTINGS = [
     ("beta", -0.5, ValueError, "expected a finite number >= 0; got -0.5"),
     ("n_steps", 0, ValueError, "expected an integer >= 1; got 0"),
     ("n_steps", 2.0, TypeError, "expected an integer >= 1; got float"),
+    ("n_probes", -1, ValueError, "expected an integer >= 0; got -1"),
+    ("n_probes", 1, ValueError, "expected 0 with scheme 'conforming'"),
     ("scheme", "euler", ValueError, "expected one of .*rk4.*; got 'euler'"),
     ("scheme", None, ValueError, "expected one of .*rk4.*; got None"),
     ("base", "normal", ValueError, "expected one of .*gaussian.*; got 'normal'"),

@@ -136,6 +136,11 @@ def total(tree: Tree) -> Tree:
     return jax.lax.psum(tree, _ROWS)
 
 
+def device_number() -> jax.Array:
+    """0, 1, ... of the device, within a function that `on_shards` runs."""
+    return jax.lax.axis_index(_ROWS)
+
+
 def gathered(tree: Tree) -> Tree:
     """Arrays that every device holds, as ordinary ones of the default device."""
 

@@ -45,6 +45,8 @@ class OTFlow(FittedEstimator):
             n_steps is refined while training where step doubling finds an nll error over 0.02).
         n_steps: time steps of the scheme; None is 4 for conforming, 8 for rk4. One conforming step
             is Brenier's map, the most exact for optimal transport; more steps fit densities better.
+        n_probes: random directions of Hutchinson's estimate of the trace in training steps of rk4,
+            for large d; 0 is the exact trace. Validation and scoring are always exact.
         max_iter: most optimiser steps.
         natural_iter: natural-gradient steps after those: second order, for small gaps to the
             optimum; up to 8,000 parameters.
@@ -88,6 +90,7 @@ class OTFlow(FittedEstimator):
         depth: int = 1,
         scheme: str = "conforming",
         n_steps: int | None = None,
+        n_probes: int = 0,
         max_iter: int = 2000,
         natural_iter: int = 0,
         batch_size: int = 1024,
@@ -110,6 +113,7 @@ class OTFlow(FittedEstimator):
         self.depth = depth
         self.scheme = scheme
         self.n_steps = n_steps
+        self.n_probes = n_probes
         self.max_iter = max_iter
         self.natural_iter = natural_iter
         self.batch_size = batch_size

@@ -34,6 +34,7 @@ class Settings:
     depth: int
     scheme: str
     n_steps: int | None
+    n_probes: int
     max_iter: int
     natural_iter: int
     batch_size: int
@@ -48,9 +49,14 @@ class Settings:
     verbose: bool
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0)):
+        for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0), ("n_probes", 0)):
             check_count(name, getattr(self, name), least)
         make_scheme(self.scheme, self.n_steps)
+        if self.n_probes and self.scheme != "rk4":
+            raise ValueError(
+                f"n_probes: expected 0 with scheme {self.scheme!r}, whose training is exact; "
+                f"got {self.n_probes}."
+            )
         self.training(0)
         if self.base not in BASES:
             raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
@@ -71,7 +77,7 @@ class Settings:
 
     def training(self, seed: int) -> TrainingConfig:
         """The first-order phase."""
-        names = ("alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience")
+        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience", "n_probes"]
         values = {name: getattr(self, name) for name in names}
         check_number("alpha", self.alpha, positive=True)
         clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha

@@ -34,6 +34,9 @@ def fit(
     n_steps: Annotated[
         int | None, typer.Option(help="Time steps; 4 for conforming, 8 for rk4.")
     ] = None,
+    n_probes: Annotated[
+        int, typer.Option(help="Random directions of the trace while rk4 trains; 0 is exact.")
+    ] = 0,
     max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 2000,
     natural_iter: Annotated[int, typer.Option(help="Natural-gradient steps after those.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 1024,

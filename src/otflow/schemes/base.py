@@ -38,6 +38,10 @@ class AbstractScheme(eqx.Module):
         """The scheme to differentiate while training; by default the scheme itself."""
         return self
 
+    def folded(self, number: Array | int) -> "AbstractScheme":
+        """The scheme with other random numbers, where it has any; by default itself."""
+        return self
+
     def violation(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """How far each point is from where the map is safely invertible; 0 where it is."""
         return jnp.zeros(x.shape[0], x.dtype)

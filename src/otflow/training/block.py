@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from otflow.devices import everywhere, on_shards, place, row_mesh, total
+from otflow.devices import device_number, everywhere, on_shards, place, row_mesh, total
 from otflow.objective import Costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
@@ -79,35 +79,42 @@ def make_block(
 ) -> Callable[..., tuple[Any, Any, StepLog]]:
     """A compiled function that takes as many optimiser steps as it is given batches.
 
-    It maps (params, static, optimiser state, data on the host, row numbers (steps, batch)) to
-    (params, optimiser state, StepLog). Every device takes a shard of each batch, and gradients are
-    summed over them. A step whose objective or gradient is not finite changes nothing and is
-    flagged. Fewer batches than in an earlier call run in that call's program.
+    It maps (params, static, optimiser state, data on the host, row numbers (steps, batch), number
+    of the first step) to (params, optimiser state, StepLog). Every device takes a shard of each
+    batch, and gradients are summed over them. A step whose objective or gradient is not finite
+    changes nothing and is flagged. Fewer batches than in an earlier call run in its program.
     """
 
     def local(
-        params: Any, static: Any, state: Any, n_steps: Array, batches: Rows, share: Array
+        params: Any, static: Any, state: Any, span: Array, batches: Rows, share: Array
     ) -> tuple[tuple[Any, Any], StepLog]:
-        def step(carry: tuple[Any, Any], batch: Rows) -> tuple[tuple[Any, Any], StepLog]:
+        first, n_steps = span
+
+        def step(
+            carry: tuple[Any, Any], number: Array, batch: Rows
+        ) -> tuple[tuple[Any, Any], StepLog]:
+            own = scheme.folded(first + number).folded(device_number())
             means, gradient = total(
-                batch_gradient(scheme, target, alpha, beta, carry[0], static, batch, share)
+                batch_gradient(own, target, alpha, beta, carry[0], static, batch, share)
             )
             carry, finite = guarded_update(optimiser, carry, means, gradient)
             return carry, StepLog(means, finite)
 
-        def nothing(carry: tuple[Any, Any], batch: Rows) -> tuple[tuple[Any, Any], StepLog]:
+        def nothing(
+            carry: tuple[Any, Any], number: Array, batch: Rows
+        ) -> tuple[tuple[Any, Any], StepLog]:
             zero = jnp.zeros((), batch.x.dtype)
             return carry, StepLog(Costs(zero, zero, zero), jnp.ones((), bool))
 
         def body(carry: Any, given: tuple[Array, Rows]) -> tuple[tuple[Any, Any], StepLog]:
-            return jax.lax.cond(given[0] < n_steps, step, nothing, carry, given[1])
+            return jax.lax.cond(given[0] < n_steps, step, nothing, carry, *given)
 
         numbers = jnp.arange(batches.x.shape[0])
         return jax.lax.scan(body, (params, state), (numbers, batches))
 
     @eqx.filter_jit
-    def compiled(params: Any, static: Any, state: Any, n_steps: Array, batches: ShardedRows) -> Any:
-        shared, rows = (params, static, state, n_steps), (batches.rows, batches.share)
+    def compiled(params: Any, static: Any, state: Any, span: Array, batches: ShardedRows) -> Any:
+        shared, rows = (params, static, state, span), (batches.rows, batches.share)
         return on_shards(local, batches.mesh, shared, rows, (1, 0))
 
     most = 0
@@ -118,13 +125,15 @@ def make_block(
         state: Any,
         data: Any,
         rows: Int[np.ndarray, "steps batch"],
+        first: int = 0,
     ) -> tuple[Any, Any, StepLog]:
         nonlocal most
         n_steps = len(rows)
         most = max(most, n_steps)
         rows = np.pad(rows, ((0, most - n_steps), (0, 0)), mode="edge")
         batches = ShardedRows.of(as_rows(data), rows)
-        shared = everywhere((params, static, state, jnp.asarray(n_steps)), batches.mesh)
+        span = jnp.array([first, n_steps])
+        shared = everywhere((params, static, state, span), batches.mesh)
         (params, state), log = compiled(*shared, batches)
         return params, state, jax.tree.map(lambda values: values[:n_steps], log)
 

@@ -21,6 +21,8 @@ class TrainingConfig:
         seed: of the batches' order.
         nll_tolerance: largest mean error of the nll from time integration, nats; a scheme with
             such an error is refined where step doubling finds more.
+        n_probes: random directions of Hutchinson's trace in training steps of RK4; 0 is the exact
+            trace. Validation is always exact.
 
     Raises:
         ValueError, TypeError: a field is out of its range.
@@ -36,6 +38,7 @@ class TrainingConfig:
     clip_norm: float = 10.0
     seed: int = 0
     nll_tolerance: float = 0.02
+    n_probes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("alpha", "learning_rate", "clip_norm", "nll_tolerance"):
@@ -43,6 +46,7 @@ class TrainingConfig:
         check_number("beta", self.beta, positive=False)
         for name in ("max_iter", "batch_size", "validate_every", "patience"):
             check_count(name, getattr(self, name))
+        check_count("n_probes", self.n_probes, 0)
 
 
 def check_number(name: str, value: object, *, positive: bool) -> None:

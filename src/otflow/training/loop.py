@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from otflow.devices import gathered, one_lapack_thread
 from otflow.objective import Costs
 from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme
+from otflow.schemes import RK4, AbstractScheme
+from otflow.schemes.hutchinson import HutchinsonRK4
 from otflow.targets import AbstractTarget
 from otflow.training.batches import BatchStream
 from otflow.training.block import ShardedRows, make_block, sharded_costs
@@ -21,7 +22,7 @@ from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
 from otflow.training.rows import Rows, on_host
-from otflow.training.step import mean_nll_error, split_trainable
+from otflow.training.step import mean_nll_error, nll_deviation, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
@@ -39,7 +40,9 @@ class TrainingResult:
     batches since the last one (train_transport, ...), the costs on the validation rows
     (val_transport, ...), objective, the validation value of transport + alpha nll + beta hjb,
     n_steps, and nll_error, the mean error of the nll from time integration by step doubling (nats;
-    0 for a scheme without one). `scheme` is the one trained with, perhaps refined on the way.
+    0 for a scheme without one), and trace_deviation, the standard deviation of a point's nll by
+    Hutchinson's trace (0 where the trace is exact). `scheme` is the one trained with, perhaps
+    refined on the way.
     """
 
     potential: AbstractPotential
@@ -103,10 +106,10 @@ def train(
             while run.status is None:
                 if run.scheme not in blocks:
                     arguments = (target, optimiser, config.alpha, config.beta)
-                    blocks[run.scheme] = make_block(run.scheme.for_training(), *arguments)
+                    blocks[run.scheme] = make_block(run.training_scheme(), *arguments)
                 steps = min(config.validate_every, config.max_iter - run.iteration)
                 params, state, log = blocks[run.scheme](
-                    params, static, state, x, stream.take(steps)
+                    params, static, state, x, stream.take(steps), run.iteration
                 )
                 finite = bool(np.all(log.finite))
                 run.validate(steps, eqx.combine(params, static), log.costs, finite)
@@ -159,7 +162,8 @@ class _Run:
         self.status: Status | None = None
         self.stops_early = self.within_tolerance = True
         self.watch = Watch()
-        names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error", "objective"]
+        names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error"]
+        names += ["trace_deviation", "objective"]
         names += [f"{part}_{name}" for part in ("train", "val") for name in _COSTS]
         self.history: History = {name: [] for name in names}
         self._start = time.perf_counter()
@@ -177,7 +181,7 @@ class _Run:
         self.latest: Costs = jax.device_get(found)
         objective = float(self.latest.objective(self.config.alpha, self.config.beta))
         error = self._integration_error(potential)
-        self._record(train_costs, objective, error)
+        self._record(potential, train_costs, objective, error)
         self.within_tolerance = error <= self.config.nll_tolerance
         if not (finite and self._usable(objective)):
             self.status = "non_finite"
@@ -193,6 +197,23 @@ class _Run:
             self.status = "max_iter"
         elif self.stops_early and self.waited >= self.config.patience:
             self.status = "early_stopping"
+
+    def training_scheme(self) -> AbstractScheme:
+        """The scheme that the steps differentiate: with the barrier, or with an estimated trace."""
+        if self.config.n_probes and isinstance(self.scheme, RK4):
+            key = jax.random.key(self.config.seed)
+            return HutchinsonRK4(
+                key=key, n_steps=self.scheme.n_steps, n_probes=self.config.n_probes
+            )
+        return self.scheme.for_training()
+
+    def _trace_deviation(self, potential: AbstractPotential) -> float:
+        """Standard deviation of a point's nll by the estimated trace, nats; 0 for the exact one."""
+        scheme = self.training_scheme()
+        if not isinstance(scheme, HutchinsonRK4):
+            return 0.0
+        rows = self._error_rows
+        return float(_nll_deviation(potential, self.scheme, scheme, self.target, rows))
 
     def _refine(self, potential: AbstractPotential) -> None:
         """Double n_steps until the tolerance is met; what was best was judged too coarsely."""
@@ -213,13 +234,20 @@ class _Run:
             return 0.0
         return float(_nll_error(potential, self.scheme, refined, self.target, self._error_rows))
 
-    def _record(self, train_costs: Costs | None, objective: float, error: float) -> None:
+    def _record(
+        self,
+        potential: AbstractPotential,
+        train_costs: Costs | None,
+        objective: float,
+        error: float,
+    ) -> None:
         row: dict[str, Any] = {
             "iteration": self.iteration,
             "seconds": time.perf_counter() - self._start,
             "learning_rate": float(self.schedule(self.iteration)),
             "n_steps": self.scheme.n_steps,
             "nll_error": error,
+            "trace_deviation": self._trace_deviation(potential),
             "objective": objective,
         }
         for name in _COSTS:
@@ -252,3 +280,4 @@ class _Run:
 
 _KEPT = ("iteration", "best_iteration", "best_objective", "waited", "status")
 _nll_error = eqx.filter_jit(mean_nll_error)
+_nll_deviation = eqx.filter_jit(nll_deviation)

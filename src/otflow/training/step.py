@@ -95,6 +95,20 @@ def mean_nll_error(
     return jnp.mean(jnp.abs(coarse - fine))
 
 
+def nll_deviation(
+    potential: AbstractPotential,
+    exact: AbstractScheme,
+    estimated: AbstractScheme,
+    target: AbstractTarget,
+    x: Float[Array, "n d"] | Rows,
+) -> Float[Array, ""]:
+    """Root mean square over the rows of the difference between two schemes' nll, nats."""
+    rows = as_rows(x)
+    potential = potential.given(rows.condition)
+    one, other = (costs(potential, s, target, rows.x).nll for s in (exact, estimated))
+    return jnp.sqrt(jnp.mean((one - other) ** 2))
+
+
 def batch_gradient(
     scheme: AbstractScheme,
     target: AbstractTarget,
@@ -110,9 +124,9 @@ def batch_gradient(
     The shares of a batch sum to 1 (1/n by default); those of one device's part to less.
     """
 
-    def objective(params: Any, rows: Rows, shares: Array) -> Any:
+    def objective(params: Any, number: Array, rows: Rows, shares: Array) -> Any:
         potential = eqx.combine(params, static).given(rows.condition)
-        found = costs(potential, scheme, target, rows.x)
+        found = costs(potential, scheme.folded(number), target, rows.x)
         means = jax.tree.map(lambda a: _weighted(shares, a), found)
         return means.objective(alpha, beta), means
 
@@ -126,16 +140,18 @@ def batch_gradient(
         violated = penalty(params, around, share) > 0
         return jax.lax.cond(violated, jax.grad(penalty), lambda *_: nothing, params, around, share)
 
-    def body(total: Any, chunk: tuple[Rows, Array]) -> tuple[Any, None]:
-        rows, shares = chunk
-        (_, means), gradient = jax.value_and_grad(objective, has_aux=True)(params, rows, shares)
+    def body(total: Any, chunk: tuple[Array, Rows, Array]) -> tuple[Any, None]:
+        number, rows, shares = chunk
+        value_and_grad = jax.value_and_grad(objective, has_aux=True)
+        (_, means), gradient = value_and_grad(params, number, rows, shares)
         away = repel(params, rows.around(), jnp.sum(shares))
         return jax.tree.map(jnp.add, total, (means, jax.tree.map(jnp.add, gradient, away))), None
 
     zero = jnp.zeros((), as_rows(x).x.dtype)
     start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
     size = chunk_size(eqx.combine(params, static))
-    return jax.lax.scan(body, start, in_chunks(x, size, share))[0]
+    rows, shares = in_chunks(x, size, share)
+    return jax.lax.scan(body, start, (jnp.arange(len(shares)), rows, shares))[0]
 
 
 def guarded_update(
