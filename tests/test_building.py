@@ -209,7 +209,9 @@ class TestDirections:
     def test_ridges_start_along_them(self):
         x = np.random.default_rng(0).uniform(-1, 1, (300, 3)) ** 3
         key = jax.random.key(0)
-        potential = starting_potential(x, StandardNormal(3), 1.0, 7, 0, "gaussian", key)
+        potential = starting_potential(
+            x, StandardNormal(3), 1.0, 7, 0, "gaussian", key, aligned=True
+        )
         rows = np.asarray(potential.terms[1].weights[0])[:, :3]
         expected = 1.5 * least_gaussian_directions(x)[np.arange(7) % 3]
         np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)

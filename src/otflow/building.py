@@ -48,19 +48,21 @@ def starting_potential(
     key: PRNGKeyArray,
     condition: Float[np.ndarray, "n k"] | None = None,
     weight: Float[np.ndarray, " n"] | None = None,
+    aligned: bool = False,
 ) -> AbstractPotential:
     """The Gaussian solution for the rows' mean and covariance plus a silent network (SPEC 2.1).
 
     With a condition the mean is the least-squares regression of the rows on it, and the covariance
     that of the residuals. Without a base, or where the target is not the standard normal, a random
-    network. Ridges (depth 0) start along the directions in which the rows are least Gaussian.
+    network. Aligned ridges (depth 0) start along the directions in which the rows are least
+    Gaussian.
     """
     dim = x.shape[1]
     silent = base is not None and isinstance(target, StandardNormal)
     sizes, scale = (width, depth, key), 0.0 if silent else 1.0
     network: AbstractPotential
     if condition is None:
-        found = None if depth else least_gaussian_directions(x)
+        found = least_gaussian_directions(x) if aligned and depth == 0 else None
         network = ResNetPotential.create(dim, *sizes, output_scale=scale, directions=found)
     else:
         network = ConditionalResNet.create(dim, condition.shape[1], *sizes, output_scale=scale)
@@ -77,8 +79,9 @@ def starting_potential(
 def least_gaussian_directions(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"] | None:
     """Unit vectors along which the rows are least Gaussian, by FastICA; None if there are none.
 
-    Training moves ridges slowly across many dimensions: from random directions it was measured to
-    end 85 % above J*_alpha at d = 32, because it had not found them.
+    Training moves ridges slowly across many dimensions. Measured on densities with independent
+    components (docs/benchmarks.md) this start ends much nearer to J*_alpha; on real columns, which
+    have none, farther from it than random directions do.
     """
     x = x[:_ICA_ROWS]
     variance = np.linalg.eigvalsh(_covariance(x, None))

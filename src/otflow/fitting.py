@@ -184,6 +184,7 @@ def _fit_flow(
             jax.random.key(seed),
             rows.condition,
             rows.weight,
+            aligned=material.density is not None,
         )
         scheme = make_scheme(settings.scheme, settings.n_steps)
     else:

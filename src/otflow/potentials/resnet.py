@@ -102,11 +102,11 @@ class ResNetPotential(AbstractPotential):
         if depth == 0:
             ridges = jax.random.normal(keys[0], (width, dim + 1))
             norms = jnp.linalg.norm(ridges[:, :dim], axis=1, keepdims=True)
-            ridges = ridges / norms
+            ridges = 1.5 * ridges / norms
             if directions is not None:
                 turns = jnp.arange(width) % len(directions)
-                ridges = ridges.at[:, :dim].set(jnp.asarray(directions)[turns])
-            weights = [1.5 * ridges]
+                ridges = ridges.at[:, :dim].set(1.5 * jnp.asarray(directions)[turns])
+            weights = [ridges]
             biases = [jax.random.uniform(keys[1], (width,), minval=-4.5, maxval=4.5)]
         return ResNetPotential(
             A=0.01 * uniform(key_A, (rank, dim + 1), dim + 1),
