@@ -76,13 +76,12 @@ def check_rows(
     """
     x = check_data(estimator, X, fitting=fitting)
     weight = check_weight(sample_weight, len(x))
-    if not fitting and not estimator.n_conditions_:
+    known = () if fitting else (estimator.n_conditions_, estimator.condition_names_)
+    if known and not estimator.n_conditions_:
         refuse_condition(condition)
-    if not fitting and estimator.n_conditions_:
-        names = getattr(estimator, "condition_names_in_", None)
-        known = None if names is None else tuple(names)
-        condition = check_condition(condition, len(x), estimator.n_conditions_, known)
-    rows = DataRows(x, weight, None if condition is None else check_condition(condition, len(x)))
+    elif known or condition is not None:
+        condition = check_condition(condition, len(x), *known)
+    rows = DataRows(x, weight, condition)
     return rows if weight is None else rows.take(weight > 0)
 
 

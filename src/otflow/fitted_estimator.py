@@ -174,6 +174,12 @@ class FittedEstimator(TabularEstimator):
         """Columns of the condition; 0 for an unconditional model."""
         return self.flow_.condition_dim
 
+    @property
+    def condition_names_(self) -> tuple[str, ...] | None:
+        """Names of those columns, where the fitted condition was a data frame."""
+        names = getattr(self, "condition_names_in_", None)
+        return None if names is None else tuple(names)
+
     def _map(self, function: Callable[..., Any], x: np.ndarray, condition: Any) -> Any:
         """function(rows, their condition in the flow's space or None) over batches of the rows."""
         if not self.n_conditions_:
@@ -184,9 +190,7 @@ class FittedEstimator(TabularEstimator):
 
     def _condition(self, condition: Any, n: int) -> Float[np.ndarray, "n k"]:
         """The condition of n points in the space that the flow knows."""
-        names = getattr(self, "condition_names_in_", None)
-        names = None if names is None else tuple(names)
-        found = check_condition(condition, n, self.n_conditions_, names)
+        found = check_condition(condition, n, self.n_conditions_, self.condition_names_)
         scaler = self.condition_scaler_
         return found if scaler is None else scaler.forward(found)
 
@@ -217,7 +221,6 @@ class FittedEstimator(TabularEstimator):
         }
         training = {"history": history, "n_iter": self.n_iter_, "status": self.status_}
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None
-        names = getattr(self, "condition_names_in_", None)
         model = Model(
             self.flow_,
             self.standardizer_,
@@ -226,7 +229,7 @@ class FittedEstimator(TabularEstimator):
             training,
             column_map=self.column_map_,
             condition=self.condition_scaler_,
-            condition_columns=None if names is None else tuple(names),
+            condition_columns=self.condition_names_,
         )
         save_model(path, model)
 

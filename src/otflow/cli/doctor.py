@@ -9,6 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from otflow.cores import cores_in_reach
+
 _PACKAGES = ("otflow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "safetensors")
 _EXTRAS = {
     "sklearn": "sklearn",
@@ -79,8 +81,7 @@ def _devices() -> list[Check]:
 
 
 def _threads() -> list[Check]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = [Check("cores", "ok", f"{usable} usable of {os.cpu_count()}")]
+    found = [Check("cores", "ok", f"{cores_in_reach()} usable of {os.cpu_count()}")]
     set_ = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     return [*found, Check("environment", "note" if set_ else "ok", " ".join(set_) or "untouched")]
 

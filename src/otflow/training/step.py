@@ -89,10 +89,7 @@ def mean_nll_error(
     x: Float[Array, "n d"] | Rows,
 ) -> Float[Array, ""]:
     """Mean over the rows of |nll(n_steps) - nll(2 n_steps)|, nats: step doubling (SPEC 3)."""
-    rows = as_rows(x)
-    potential = potential.given(rows.condition)
-    coarse, fine = (costs(potential, s, target, rows.x).nll for s in (scheme, refined))
-    return jnp.mean(jnp.abs(coarse - fine))
+    return jnp.mean(jnp.abs(_nll_difference(potential, scheme, refined, target, as_rows(x))))
 
 
 def nll_deviation(
@@ -103,10 +100,21 @@ def nll_deviation(
     x: Float[Array, "n d"] | Rows,
 ) -> Float[Array, ""]:
     """Root mean square over the rows of the difference between two schemes' nll, nats."""
-    rows = as_rows(x)
+    difference = _nll_difference(potential, exact, estimated, target, as_rows(x))
+    return jnp.sqrt(jnp.mean(difference**2))
+
+
+def _nll_difference(
+    potential: AbstractPotential,
+    scheme: AbstractScheme,
+    other: AbstractScheme,
+    target: AbstractTarget,
+    rows: Rows,
+) -> Float[Array, " n"]:
+    """nll of every row by one scheme, less that by another."""
     potential = potential.given(rows.condition)
-    one, other = (costs(potential, s, target, rows.x).nll for s in (exact, estimated))
-    return jnp.sqrt(jnp.mean((one - other) ** 2))
+    first, second = (costs(potential, s, target, rows.x).nll for s in (scheme, other))
+    return first - second
 
 
 def batch_gradient(
