@@ -9,13 +9,13 @@ machine meets them all; figures are medians. Rows go into the --json file as eac
 a piece measured again replaces its old rows, so the parts can be run one by one.
 
 Parts, and minutes on two idle cores in full form (settings in benchmarks/timing):
-  step       8   step time, peak memory and compile time at three sizes with published figures
-  nll        3 to 8 a set   time to a given held-out nll (--sets)
+  step       15  step time, peak memory and compile time at three sizes with published figures
+  nll        6 a set        time to a given held-out nll (--sets)
   sample     4   samples and scores per second, at equal accuracy
   limit      2   share of the machine's matrix-product rate
-  growth     6   step time against rows, dimension and width
-  precision  3   error of the nll against seconds (--plot FILE)
-  cold       4   fresh process to first fit step, with and without the compilation cache
+  growth     4   step time against rows, dimension and width
+  precision  2   error of the nll against seconds (--plot FILE)
+  cold       3   fresh process to first fit step, with and without the compilation cache
 """
 
 import argparse
