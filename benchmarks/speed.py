@@ -10,7 +10,7 @@ a piece measured again replaces its old rows, so the parts can be run one by one
 
 Parts, and minutes on two idle cores in full form (settings in benchmarks/timing):
   step       15  step time, peak memory and compile time at three sizes with published figures
-  nll        6 a set        time to a given held-out nll (--sets)
+  nll        6 a set    time to a given held-out nll (--sets)
   sample     4   samples and scores per second, at equal accuracy
   limit      2   share of the machine's matrix-product rate
   growth     4   step time against rows, dimension and width
