@@ -50,7 +50,7 @@ def starting_potential(
     weight: Float[np.ndarray, " n"] | None = None,
     aligned: bool = False,
 ) -> AbstractPotential:
-    """The Gaussian solution between the moments of rows and target plus a silent network (SPEC 2.1).
+    """The Gaussian solution between the moments of rows and target, and a silent network (2.1).
 
     With a condition the mean is the least-squares regression of the rows on it, and the covariance
     that of the residuals. Without a base, or where the target's moments are not known, a random

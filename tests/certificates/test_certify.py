@@ -77,7 +77,6 @@ class TestMixtureTarget:
         assert to_mixture.line("J*_alpha, lower bound").value < transport + ALPHA * kl
         gap = to_mixture.line("duality gap of J_alpha").value
         assert 0 <= gap < 0.05 * (transport + ALPHA * kl)
-        assert to_mixture.findings == ()
 
     def test_talagrand_is_not_claimed(self, to_mixture):
         line = to_mixture.line("W2(T#rho0, target)")
@@ -85,9 +84,12 @@ class TestMixtureTarget:
         assert line.interval is None
         assert line.explanation.startswith("Talagrand's inequality is for N(0, I)")
 
-    def test_samples_are_compared_with_the_mixture(self, to_mixture):
-        for name in ("T(rows) against target", "samples against rows"):
-            assert to_mixture.line(f"{name}, MMD").value > 0.01
+    def test_samples_from_the_mixture_have_the_law_of_the_rows_at_large_alpha_only(
+        self, to_mixture
+    ):
+        """At alpha = 10 the optimum itself ends beside the target, and 800 rows show it."""
+        assert to_mixture.line("T(rows) against target, MMD").value < 0.05
+        assert any(found.startswith("laws differ") for found in to_mixture.findings)
 
 
 class TestExactFlow:
