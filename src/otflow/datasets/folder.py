@@ -5,6 +5,7 @@ Each loader takes `folder`, by default the one that the environment variable OTF
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -150,7 +151,7 @@ def mnist(folder: str | Path | None = None, seed: int = 0) -> Table:
 
 
 def embryoid_body(folder: str | Path | None = None, components: int = 5) -> Populations:
-    """Single cells of a differentiating embryoid body at five times: principal components, z-scored.
+    """Single cells of a differentiating embryoid body at five times: z-scored components.
 
     Raises:
         FileNotFoundError: embryoid_body.npz is missing.
@@ -187,8 +188,9 @@ def w2pair(dim: int, folder: str | Path | None = None) -> MapPair:
     if _positive_int("dim", dim) not in (2, 8, 32):
         raise ValueError(f"dim: expected 2, 8 or 32; got {dim}.")
     names = tuple(MapPair.__dataclass_fields__)
-    arrays = _read(f"w2pair_{dim}d", folder, *names)
-    return MapPair(*arrays[:-2], *(float(a) for a in arrays[-2:]))
+    found: dict[str, Any] = dict(zip(names, _read(f"w2pair_{dim}d", folder, *names), strict=True))
+    numbers = {name: float(found[name]) for name in ("half_w2_squared", "y_total_variance")}
+    return MapPair(**found | numbers)
 
 
 def _read(name: str, folder: str | Path | None, *arrays: str) -> list[np.ndarray]:

@@ -160,7 +160,7 @@ def bsds300(folder: str | Path | None = None) -> Table:
         parts = [np.asarray(file[name], np.float64) for name in ("train", "validation", "test")]
     d = parts[0].shape[1]
     names, source = numbered("pixel_", d), f"{path.name}: as prepared"
-    return Table(*parts, "bsds300", names, np.zeros(d), np.ones(d), source)
+    return Table(parts[0], parts[1], parts[2], "bsds300", names, np.zeros(d), np.ones(d), source)
 
 
 def _uncorrelated(x: Float64[np.ndarray, "n d"]) -> list[int]:

@@ -92,7 +92,7 @@ def read_matrix(path: Path, columns: int | None = None) -> Float64[np.ndarray, "
 
 
 def cut_tail(x: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test rows: the last tenth tests, the last tenth of the rest validates.
+    """Training, validation and test rows: the last tenth is for the test, of the rest likewise.
 
     Rounded down, as in the MAF paper's code.
     """
