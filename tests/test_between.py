@@ -37,7 +37,7 @@ def bures(x):
 
 def test_between_gaussians_it_is_the_map_of_bures(found):
     """1,500 rows: moments are off by some 3 %, the map's error by the square of that."""
-    x, y = populations(2000, 5)
+    x, _ = populations(2000, 5)
     truth = bures(x)
     error = np.sum((found.transform(x) - truth) ** 2) / np.sum((truth - truth.mean(axis=0)) ** 2)
     assert error < 0.01
@@ -64,7 +64,7 @@ def test_sample_w2_in_one_dimension_is_that_of_sorted_rows():
 
 @pytest.mark.slow
 def test_certificate(found):
-    """The bracket, in the common scale, and both laws compared with rows of Y and of another law."""
+    """The bracket, in the common scale; T(X) against rows of Y and of another law."""
     x, y = populations(400, 9)
     options = {"config": DUAL, "seconds": 20.0}
     certificate = found.certify(x, y, **options)
