@@ -13,6 +13,7 @@ All W2 are exact discrete transport on equally many rows (`floor` has fewer: its
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -130,8 +131,7 @@ def main() -> None:
     settings = {"max_iter": 100, "width": 32} if given.quick else {}
     for name in given.sets[:1] if given.quick else given.sets:
         cells = SETS[name](given.data)
-        times = cells.times
-        for a, b in list(zip(times, times[1:], strict=False))[: 1 if given.quick else None]:
+        for a, b in list(itertools.pairwise(cells.times))[: 1 if given.quick else None]:
             rows = []
             for seed in range(1 if given.quick else given.seeds):
                 rows.append(compare(cells.at(a), cells.at(b), seed, settings))

@@ -14,6 +14,7 @@ process of its own for the same minutes, compilation included:
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -93,10 +94,8 @@ def ott_maps(pair: MapPair, seconds: float, network: str) -> tuple[np.ndarray, n
         log_freq=10**7,
     )
     streams = [batches(rows, k) for k, rows in enumerate((pair.x_train, pair.y_train) * 2)]
-    try:
+    with contextlib.suppress(TimeoutError):
         solver(*streams, callback=watch)
-    except TimeoutError:
-        pass
     found = last["found"]
     x, y = (jnp.asarray(a, jnp.float32) for a in (pair.x_test, pair.y_test))
     moved = found.transport(x), found.transport(y, forward=False)

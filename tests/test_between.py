@@ -1,4 +1,4 @@
-"""Transport between two populations against the map between Gaussians, and with a flow as target."""
+"""Transport between two populations: the map between Gaussians, and a flow as the target."""
 
 import jax
 import numpy as np
