@@ -14,7 +14,7 @@ import between  # noqa: E402
 import tabular  # noqa: E402
 import w2  # noqa: E402
 from otflow import OTFlow  # noqa: E402
-from otflow.datasets import MapPair  # noqa: E402
+from otflow.datasets import MapPair, Table  # noqa: E402
 from timing.budget import fit_within  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -71,3 +71,20 @@ def test_training_stops_at_the_budget():
     assert np.isfinite(nll).all()
     assert seconds[-1] <= time.perf_counter() - start
     assert model.max_iter >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_row_of_a_table():
+    """On N(0, 4 I) the test nll lies near the entropy, and everything else is filled in."""
+    x = 2 * RNG.standard_normal((1500, 2))
+    data = Table(x[:1000], x[1000:1100], x[1100:], "x", ("a", "b"), x[0] * 0, x[0] * 0 + 1, "")
+    settings = {"alpha": 10.0, "width": 4, "depth": 0, "n_steps": 1}
+    row = tabular.ours(data, 1.0, settings, certificate=False)
+    assert row["nll"] == pytest.approx(np.log(4 * 2 * np.pi * np.e), abs=0.3)
+    assert row["invalid"] == 0
+    assert row["inverse_error"] < 1e-3
+    assert row["mmd_p"] > 0.001
+    assert 0 < row["nll_error"] < 1e-4
+    assert row["curve"]
+    assert row["parameters"] > 0
