@@ -16,7 +16,7 @@ from otflow.building import (
 from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
-from otflow.targets import GaussianMixture, StandardNormal
+from otflow.targets import AbstractTarget, GaussianMixture, StandardNormal
 
 SCHEMES = {
     "conforming by default": ("conforming", None, Conforming(4)),
@@ -85,11 +85,21 @@ class TestOnABase:
         assert (np.asarray(network.w) == 0).all()
 
 
+class OfUnknownMoments(AbstractTarget):
+    """N(0, I) in the plane by its density alone."""
+
+    dim = 2
+
+    def log_prob(self, y):
+        return StandardNormal(2).log_prob(y)
+
+    def sample(self, key, n):
+        return StandardNormal(2).sample(key, n)
+
+
 WITHOUT = {
     "no base": lambda: start(rows(2), base=None),
-    "a mixture target": lambda: start(
-        rows(2), GaussianMixture([0.5, 0.5], np.eye(2), np.stack([np.eye(2)] * 2))
-    ),
+    "no moments": lambda: start(rows(2), OfUnknownMoments()),
 }
 
 
@@ -98,6 +108,23 @@ def test_without_a_base_the_network_speaks(make):
     potential = make()
     assert isinstance(potential, ResNetPotential)
     np.testing.assert_array_equal(potential.w, 1)
+
+
+def mixture(dim):
+    means = np.stack([np.zeros(dim), 2 + np.arange(dim)])
+    return GaussianMixture([0.3, 0.7], means, np.stack([np.eye(dim), 0.5 * np.eye(dim)]))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_mixture_is_met_in_its_moments():
+    """At large alpha the start carries the rows' mean and covariance to the mixture's."""
+    x, target = rows(3), mixture(3)
+    base, network = start(x, target, alpha=1e8).terms
+    np.testing.assert_array_equal(network.w, 0)
+    moved = np.asarray(Flow(base, target, Conforming(1)).forward(x))
+    np.testing.assert_allclose(moved.mean(axis=0), target.moments().mean, atol=1e-6)
+    cov = np.cov(moved, rowvar=False, bias=True)
+    np.testing.assert_allclose(cov, target.moments().cov, atol=1e-6)
 
 
 def test_the_key_decides():
@@ -174,12 +201,21 @@ class TestCondition:
         np.testing.assert_array_equal(network.network.w, 0)
         np.testing.assert_array_equal(network.G, 0)
 
-    def test_without_a_base_or_for_another_target_a_random_network(self):
-        mixture = GaussianMixture([1.0], np.zeros((1, 3)), [np.eye(3)])
-        for potential in (self.start(base=None), self.start(target=mixture)):
-            assert isinstance(potential, ConditionalResNet)
-            assert (potential.dim, potential.condition_dim) == (3, 2)
-            np.testing.assert_array_equal(potential.network.w, 1)
+    def test_without_a_base_a_random_network(self):
+        potential = self.start(base=None)
+        assert isinstance(potential, ConditionalResNet)
+        assert (potential.dim, potential.condition_dim) == (3, 2)
+        np.testing.assert_array_equal(potential.network.w, 1)
+
+    def test_a_mixture_is_met_in_its_moments_for_every_condition(self, float64):
+        target = mixture(3)
+        base, _ = self.start(target=target).terms
+        mean, W = regression(self.X, self.C)
+        cov = np.cov(self.X - self.C @ W.T, rowvar=False, bias=True)
+        exact = GaussianBase.solve(mean + W @ self.C[0], cov, 10.0, *target.moments())
+        found = base.given(self.C[0])
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("conditional", [False, True])
     def test_integer_weights_are_repeated_rows(self, conditional, float64):

@@ -149,6 +149,22 @@ def test_law_of_the_draws(make):
     assert stats.kstest(y, cdf).pvalue > 1e-3
 
 
+@pytest.mark.usefixtures("float64")
+@both
+@pytest.mark.parametrize("dim", [1, 3])
+def test_moments_are_those_of_draws(make, dim):
+    """40,000 draws, four standard errors an entry; the seed is fixed."""
+    n = 40_000
+    found = make(dim).moments()
+    y = np.asarray(make(dim).sample(jax.random.key(3), n))
+    within = 4 * y.std(axis=0) / np.sqrt(n)
+    np.testing.assert_array_less(np.abs(y.mean(axis=0) - found.mean), within)
+    centred = y - found.mean
+    products = centred[:, :, None] * centred[:, None, :]
+    error = np.abs(products.mean(axis=0) - found.cov)
+    np.testing.assert_array_less(error, 4 * products.std(axis=0) / np.sqrt(n))
+
+
 @both
 def test_draws_follow_the_key(make):
     a, b, other = (make(2).sample(jax.random.key(k), 4) for k in (0, 0, 1))

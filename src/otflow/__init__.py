@@ -24,6 +24,7 @@ _MODULES = (
     "training",
 )
 _NAMES = {
+    "Between": "otflow.between",
     "Conforming": "otflow.schemes",
     "Flow": "otflow.flow",
     "GaussianMixture": "otflow.targets",
@@ -32,6 +33,7 @@ _NAMES = {
     "RotatedProduct": "otflow.targets",
     "StandardNormal": "otflow.targets",
     "load": "otflow.estimator",
+    "transport_between": "otflow.between",
     "use_all_cores": "otflow.devices",
 }
 __all__ = [*_MODULES, *_NAMES]

@@ -50,15 +50,16 @@ def starting_potential(
     weight: Float[np.ndarray, " n"] | None = None,
     aligned: bool = False,
 ) -> AbstractPotential:
-    """The Gaussian solution for the rows' mean and covariance plus a silent network (SPEC 2.1).
+    """The Gaussian solution between the moments of rows and target, and a silent network (2.1).
 
     With a condition the mean is the least-squares regression of the rows on it, and the covariance
-    that of the residuals. Without a base, or where the target is not the standard normal, a random
+    that of the residuals. Without a base, or where the target's moments are not known, a random
     network. Aligned ridges (depth 0) start along the directions in which the rows are least
     Gaussian.
     """
     dim = x.shape[1]
-    silent = base is not None and isinstance(target, StandardNormal)
+    end = None if base is None else _end(target)
+    silent = end is not None
     sizes, scale = (width, depth, key), 0.0 if silent else 1.0
     network: AbstractPotential
     if condition is None:
@@ -66,14 +67,22 @@ def starting_potential(
         network = ResNetPotential.create(dim, *sizes, output_scale=scale, directions=found)
     else:
         network = ConditionalResNet.create(dim, condition.shape[1], *sizes, output_scale=scale)
-    if not silent:
+    if end is None:
         return network
     if condition is None:
         mean = np.average(x, axis=0, weights=weight)
-        return GaussianBase.solve(mean, _floored(_covariance(x, weight)), float(alpha)) + network
+        cov = _floored(_covariance(x, weight))
+        return GaussianBase.solve(mean, cov, float(alpha), *end) + network
     mean, W = regression(x, condition, weight)
     cov = _floored(_covariance(x - condition @ W.T, weight))
-    return ConditionalGaussian.solve(mean, W, cov, float(alpha)) + network
+    return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end) + network
+
+
+def _end(target: AbstractTarget) -> tuple[np.ndarray | None, np.ndarray | None] | None:
+    """Mean and covariance that the Gaussian base ends at; Nones for N(0, I), None if not known."""
+    if isinstance(target, StandardNormal):
+        return None, None
+    return target.moments()
 
 
 def least_gaussian_directions(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"] | None:

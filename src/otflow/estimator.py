@@ -55,8 +55,8 @@ class OTFlow(FittedEstimator):
         patience: validations (one every 25 steps) without improvement before stopping.
         validation_fraction: share of X held out when X_val is not given; 0 uses all rows to train
             and never stops early.
-        base: "gaussian" starts from the solution for the data's mean and covariance (SPEC 2.1;
-            only where the target is the standard normal), None from a random network.
+        base: "gaussian" starts from the solution between the Gaussians with the moments of the
+            data and of the target (SPEC 2.1), None from a random network.
         random_state: an integer gives the same result every time; a NumPy RandomState moves on
             with every call; None is a fresh seed. `sample` uses it too.
         dtype: "float32" or "float64".

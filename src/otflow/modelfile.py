@@ -18,6 +18,7 @@ from jaxtyping import jaxtyped
 import otflow
 from otflow.files import one_line
 from otflow.flow import Flow
+from otflow.flow_target import FlowTarget
 from otflow.migrations import FORMAT_VERSION, migrate
 from otflow.potentials import (
     ConditionalGaussian,
@@ -42,6 +43,7 @@ _CLASSES: dict[str, type[eqx.Module]] = {
         ConditionalResNet,
         Conforming,
         Flow,
+        FlowTarget,
         GaussianBase,
         GaussianMixture,
         RK4,

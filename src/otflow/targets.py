@@ -3,6 +3,7 @@
 import abc
 import math
 import numbers
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,6 +13,13 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.base import check_points
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of a density, float64."""
+
+    mean: Float[np.ndarray, " d"]
+    cov: Float[np.ndarray, "d d"]
 
 
 class AbstractTarget(eqx.Module):
@@ -29,6 +37,10 @@ class AbstractTarget(eqx.Module):
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n independent draws, shape (n, d)."""
+
+    def moments(self) -> Moments | None:
+        """Mean and covariance; None where they are not known, and then no Gaussian base is."""
+        return None
 
 
 class StandardNormal(AbstractTarget):
@@ -61,6 +73,10 @@ class StandardNormal(AbstractTarget):
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n draws, shape (n, d)."""
         return jax.random.normal(key, (n, self.dim))
+
+    def moments(self) -> Moments:
+        """0 and I."""
+        return Moments(np.zeros(self.dim), np.eye(self.dim))
 
 
 class GaussianMixture(AbstractTarget):
@@ -118,6 +134,17 @@ class GaussianMixture(AbstractTarget):
         component = jax.random.categorical(key_component, self.log_weights, shape=(n,))
         noise = jax.random.normal(key_noise, (n, self.dim))
         return self.means[component] + jnp.einsum("nde,ne->nd", self.factors[component], noise)
+
+    def moments(self) -> Moments:
+        """Mean, and the components' mean covariance plus the covariance of their means."""
+        log_weights, means, factors = (
+            np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
+        )
+        weights = np.exp(log_weights)
+        weights = weights / weights.sum()
+        mean = weights @ means
+        within = np.einsum("k,kde,kfe->df", weights, factors, factors)
+        return Moments(mean, within + (weights * (means - mean).T) @ (means - mean))
 
 
 class RotatedProduct(AbstractTarget):
@@ -192,6 +219,18 @@ class RotatedProduct(AbstractTarget):
         noise = jax.random.normal(key_noise, (n, self.dim))
         z = self.means[rows, component] + self.stds[rows, component] * noise
         return z @ self.rotation.T
+
+    def moments(self) -> Moments:
+        """The coordinates' moments, rotated."""
+        log_weights, means, stds, rotation = (
+            np.asarray(a, np.float64)
+            for a in (self.log_weights, self.means, self.stds, self.rotation)
+        )
+        weights = np.exp(log_weights)
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        mean = (weights * means).sum(axis=1)
+        variance = (weights * (stds**2 + means**2)).sum(axis=1) - mean**2
+        return Moments(rotation @ mean, (rotation * variance) @ rotation.T)
 
 
 def _check_mixture(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> None:

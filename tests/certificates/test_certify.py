@@ -9,10 +9,12 @@ import pytest
 from otflow.certificates import Certificate, DualConfig, certify, certify_model
 from otflow.certificates.budget import KNOBS, error_budget, trainable_parameters
 from otflow.certificates.certificate import BudgetItem, Line
-from otflow.potentials import ResNetPotential
+from otflow.flow import Flow
+from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
-from otflow.targets import StandardNormal
+from otflow.targets import GaussianMixture, StandardNormal
 from tests.certificates.bad_flows import (
     ALPHA,
     COV,
@@ -40,6 +42,54 @@ def run(flow, **options):
 def good():
     """The exact flow with everything known about its density."""
     return run(gaussian_flow())
+
+
+END_MEAN, END_COV = np.array([-1.0, 0.5]), np.array([[0.5, -0.2], [-0.2, 1.5]])
+
+
+@pytest.fixture(scope="module")
+def to_mixture():
+    with precision("float64"):
+        base = GaussianBase.solve(MEAN, COV, ALPHA, END_MEAN, END_COV)
+        target = GaussianMixture([1.0], END_MEAN[None], END_COV[None])
+        return run(Flow(base, target, Conforming(1)))
+
+
+class TestMixtureTarget:
+    """The exact flow to another Gaussian, given as a mixture of one component."""
+
+    def truth(self):
+        """Transport and KL of that affine map."""
+        with precision("float64"):
+            base = GaussianBase.solve(MEAN, COV, ALPHA, END_MEAN, END_COV)
+            C = np.eye(2) - np.asarray(base.hessian(MEAN[None], 0.0))[0]
+            m = MEAN - np.asarray(base.gradient(MEAN[None], 0.0))[0, :-1]
+        S, P, moved = C @ COV @ C, np.linalg.inv(END_COV), C - np.eye(2)
+        logs = np.log(np.linalg.det(END_COV) / np.linalg.det(S))
+        kl = 0.5 * (np.trace(P @ S) - 2 + (m - END_MEAN) @ P @ (m - END_MEAN) + logs)
+        return 0.5 * np.trace(moved @ COV @ moved) + 0.5 * np.sum((m - MEAN) ** 2), kl
+
+    def test_bracket_kl_and_gap(self, to_mixture):
+        transport, kl = self.truth()
+        assert to_mixture.lower < transport < to_mixture.upper
+        low, high = to_mixture.line("KL(T#rho0, target)").interval
+        assert low < kl < high
+        assert to_mixture.line("J*_alpha, lower bound").value < transport + ALPHA * kl
+        gap = to_mixture.line("duality gap of J_alpha").value
+        assert 0 <= gap < 0.05 * (transport + ALPHA * kl)
+
+    def test_talagrand_is_not_claimed(self, to_mixture):
+        line = to_mixture.line("W2(T#rho0, target)")
+        assert math.isnan(line.value)
+        assert line.interval is None
+        assert line.explanation.startswith("Talagrand's inequality is for N(0, I)")
+
+    def test_samples_from_the_mixture_have_the_law_of_the_rows_at_large_alpha_only(
+        self, to_mixture
+    ):
+        """At alpha = 10 the optimum itself ends beside the target, and 800 rows show it."""
+        assert to_mixture.line("T(rows) against target, MMD").value < 0.05
+        assert any(found.startswith("laws differ") for found in to_mixture.findings)
 
 
 class TestExactFlow:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import otflow.cli.doctor as doctor_module
 from otflow import OTFlow, modelfile
 from otflow.cli.app import app
+from otflow.targets import GaussianMixture
 from tests.fakes import SMALL, no_training
 from tests.test_modelfile import VERSION_1
 
@@ -32,6 +33,14 @@ def model(tmp_path, monkeypatch):
     path = tmp_path / "m"
     OTFlow(**SMALL).fit(polars.DataFrame(X, ["height", "weight"])).save(path)
     return path
+
+
+def test_info_names_the_target(tmp_path, monkeypatch):
+    no_training(monkeypatch)
+    mixture = GaussianMixture([0.2, 0.8], np.eye(2), np.stack([np.eye(2)] * 2))
+    for target, name in ((None, "StandardNormal"), (mixture, "GaussianMixture, 2 components")):
+        OTFlow(**SMALL, target=target).fit(X).save(tmp_path / "m")
+        assert json.loads(run("info", tmp_path / "m", "--json").stdout)["target"] == name
 
 
 def test_info(model, monkeypatch):

@@ -115,6 +115,66 @@ class TestClosedForms:
         assert np.max(pushed.hjb) <= 1e-12 * max(1.0, half_squared.max())
 
 
+def other(dim):
+    """Mean and covariance of a target whose axes are not the data's."""
+    return problem(dim, seed=5)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("dim", [1, 2, 7])
+class TestBetweenTwoGaussians:
+    def test_to_the_standard_normal_it_is_the_specification(self, dim, alpha):
+        mean, cov = problem(dim)
+        plain = GaussianBase.solve(mean, cov, alpha)
+        phi = GaussianBase.solve(mean, cov, alpha, np.zeros(dim), np.eye(dim))
+        x, t = draws(dim)
+        found, expected = (jax.tree.leaves(p.gradient_and_hessian(x, t)) for p in (phi, plain))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+    def test_no_affine_map_is_better(self, dim, alpha):
+        """J of x -> m + C (x - mean) in closed form: its slope by central differences vanishes."""
+        (mean, cov), (m1, S1) = problem(dim), other(dim)
+        phi = GaussianBase.solve(mean, cov, alpha, m1, S1)
+        C = np.eye(dim) - np.asarray(phi.hessian(mean[None], 0.0))[0]
+        m = mean - np.asarray(phi.gradient(mean[None], 0.0))[0, :-1]
+
+        def J(m, C):
+            S, precision = C @ cov @ C.T, np.linalg.inv(S1)
+            moved = C - np.eye(dim)
+            transport = 0.5 * np.trace(moved @ cov @ moved.T) + 0.5 * np.sum((m - mean) ** 2)
+            logs = np.linalg.slogdet(S1).logabsdet - np.linalg.slogdet(S).logabsdet
+            kl = 0.5 * (np.trace(precision @ S) - dim + (m - m1) @ precision @ (m - m1) + logs)
+            return (transport + alpha * kl) / (1 + alpha)
+
+        rng, step = np.random.default_rng(3), 1e-5
+        for _ in range(4):
+            dm, root = rng.standard_normal(dim), rng.standard_normal((dim, dim))
+            slope = J(m + step * dm, C + step * root) - J(m - step * dm, C - step * root)
+            assert abs(slope) / (2 * step) < 1e-6 * max(1.0, J(m, C))
+            assert J(m + 0.01 * dm, C + 0.01 * root) > J(m, C)
+
+    def test_straight_lines_and_hjb(self, dim, alpha):
+        phi, (x, _) = GaussianBase.solve(*problem(dim), alpha, *other(dim)), draws(dim)
+        v = -np.asarray(phi.gradient(x, 0.0))[:, :-1]
+        for t in (0.3, 1.0):
+            gradient = np.asarray(phi.gradient(x + t * v, t))
+            np.testing.assert_allclose(-gradient[:, :-1], v, rtol=1e-8, atol=1e-9)
+        _, slope = jax.jvp(lambda t: phi.value(x, t), (0.4 * np.ones(POINTS),), (np.ones(POINTS),))
+        half_speed = 0.5 * np.sum(phi.gradient(x, 0.4)[:, :-1] ** 2, axis=1)
+        np.testing.assert_allclose(slope, half_speed, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("float64")
+def test_large_alpha_is_the_map_of_bures():
+    """C S0 C = S1 up to 1/alpha."""
+    (mean, cov), (m1, S1) = problem(3), other(3)
+    phi = GaussianBase.solve(mean, cov, 1e7, m1, S1)
+    C = np.eye(3) - np.asarray(phi.hessian(mean[None], 0.0))[0]
+    np.testing.assert_allclose(C @ cov @ C, S1, atol=1e-5)
+
+
 def test_is_not_trained():
     assert GaussianBase.trainable is False
 
@@ -148,6 +208,20 @@ BAD = {
 def test_bad_arguments_are_rejected(name, mean, cov, alpha):
     with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
         GaussianBase.solve(mean, cov, alpha)
+
+
+BAD_ENDS = {
+    "of another dimension": ("target_mean", np.zeros(3), np.eye(3)),
+    "covariance indefinite": ("target_cov", np.zeros(2), np.diag([1.0, -1.0])),
+    "mean not finite": ("target_mean", np.array([0, np.inf]), EYE),
+    "shapes disagree": ("target_mean, target_cov", np.zeros(2), np.eye(3)),
+}
+
+
+@pytest.mark.parametrize(("name", "mean", "cov"), BAD_ENDS.values(), ids=BAD_ENDS)
+def test_bad_targets_are_rejected(name, mean, cov):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
+        GaussianBase.solve(np.zeros(2), EYE, 1.0, mean, cov)
 
 
 @pytest.mark.parametrize("method", ["value", "gradient", "laplacian", "hessian"])

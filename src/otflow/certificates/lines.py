@@ -154,17 +154,24 @@ def invalid_line(invalid: int, checked: int, confidence: float) -> Line:
     )
 
 
-def talagrand_lines(
-    kl: Float[np.ndarray, " n"] | None, invalid: int, controlled: bool, confidence: float
+def distance_lines(
+    kl: Float[np.ndarray, " n"] | None,
+    invalid: int,
+    controlled: bool,
+    normal: bool,
+    confidence: float,
 ) -> list[Line]:
-    """KL(T#rho0, N(0, I)) and W2 <= sqrt(2 KL); `kl` holds log-ratios, None where unknown."""
+    """KL(T#rho0, target), and W2 <= sqrt(2 KL) where the target is N(0, I) (`normal`).
+
+    `kl` holds log-ratios, None where they are not known.
+    """
     if kl is None or invalid:
         why = (
             "needs the entropy or the density of rho0"
             if kl is None
             else f"{invalid} rows are not invertible: the KL is not finite there"
         )
-        return [Line("W2(T#rho0, target)", math.nan, None, ESTIMATED, "data units", why)]
+        return [_no_distance(why)]
     how = "E[r - 1 + exp(-r)]" if controlled else "E[r]"
     line = mean_line(
         "KL(T#rho0, target)",
@@ -174,6 +181,8 @@ def talagrand_lines(
         f"{how}, r = log rho0 + nll; relies on the flow's log-determinant, checked below",
         confidence,
     )
+    if not normal:
+        return [line, _no_distance("Talagrand's inequality is for N(0, I), the target is another")]
     high = max(line.interval[1] or 0.0, 0.0) if line.interval else math.nan
     bound = Line(
         "W2(T#rho0, target)",
@@ -184,6 +193,10 @@ def talagrand_lines(
         "Talagrand's inequality for N(0, I): W2 <= sqrt(2 KL)",
     )
     return [line, bound]
+
+
+def _no_distance(why: str) -> Line:
+    return Line("W2(T#rho0, target)", math.nan, None, ESTIMATED, "data units", why)
 
 
 def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:

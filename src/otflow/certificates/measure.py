@@ -118,17 +118,16 @@ def penalty(task: Task, sample: Sample, ratio: np.ndarray | None) -> PenaltyGap 
 
 
 def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int) -> list[Line]:
-    """Distance of T#rho0 to the target: Talagrand's bound and two-sample tests."""
-    lines = []
-    if isinstance(task.flow.target, StandardNormal):
-        controlled = False
-        before = log_ratios(task, sample.fit)
-        if task.density is not None and before is not None and ratio is not None and not invalid:
-            # chosen on the fitting rows, so that the choice does not bias the interval
-            with np.errstate(over="ignore"):
-                controlled = bool((before - 1 + np.exp(-before)).std() < before.std())
-                ratio = ratio - 1 + np.exp(-ratio) if controlled else ratio
-        lines += write.talagrand_lines(ratio, invalid, controlled, task.confidence)
+    """Distance of T#rho0 to the target: KL, Talagrand's bound and two-sample tests."""
+    controlled = False
+    before = log_ratios(task, sample.fit)
+    if task.density is not None and before is not None and ratio is not None and not invalid:
+        # chosen on the fitting rows, so that the choice does not bias the interval
+        with np.errstate(over="ignore"):
+            controlled = bool((before - 1 + np.exp(-before)).std() < before.std())
+            ratio = ratio - 1 + np.exp(-ratio) if controlled else ratio
+    normal = isinstance(task.flow.target, StandardNormal)
+    lines = write.distance_lines(ratio, invalid, controlled, normal, task.confidence)
     return lines + _test_lines(task, sample)
 
 

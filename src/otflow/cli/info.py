@@ -39,6 +39,7 @@ def _found(path: Path, document: dict[str, Any], tensors: dict[str, Any]) -> dic
         "format_version": document["format_version"],
         "columns": "no names" if columns is None else ", ".join(map(str, columns)),
         "dtype": document.get("dtype"),
+        "target": _target(document, tensors),
         "parts": " ".join(_classes(document.get("structure", {}))),
         "parameters": sum(n for k, n in sizes.items() if k.startswith("flow.potential.")),
         "iterations": training.get("n_iter"),
@@ -57,6 +58,18 @@ def _classes(node: Any) -> list[str]:
         return []
     own = [str(node["class"])] if "class" in node else []
     return own + [name for child in node.values() for name in _classes(child)]
+
+
+def _target(document: dict[str, Any], tensors: dict[str, Any]) -> str | None:
+    """Class of the target, and of a mixture how many components."""
+    try:
+        name = str(document["structure"]["flow"]["fields"]["target"]["class"])
+    except (KeyError, TypeError):
+        return None
+    if name != "GaussianMixture" or "flow.target.log_weights" not in tensors:
+        return name
+    shape, _ = tensors["flow.target.log_weights"]
+    return f"{name}, {shape[0]} components"
 
 
 def _kept(training: dict[str, Any]) -> dict[str, Any]:

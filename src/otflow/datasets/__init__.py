@@ -1,6 +1,19 @@
-"""Toy laws in the plane and small real data sets, as plain NumPy arrays."""
+"""Toy laws in the plane and real data sets, as plain NumPy arrays."""
 
+from otflow.datasets.folder import (
+    MapPair,
+    Populations,
+    embryoid_body,
+    gas_turbine,
+    miniboone_mini,
+    mnist,
+    patches,
+    sc_lineage_2d,
+    w2pair,
+)
+from otflow.datasets.published import bsds300, gas, hepmass, miniboone, power
 from otflow.datasets.real import Split, breast_cancer, digits, photo_patches
+from otflow.datasets.tables import Table
 from otflow.datasets.toy import (
     TOY_NAMES,
     checkerboard,
@@ -20,8 +33,12 @@ from otflow.datasets.toy import (
 
 __all__ = [
     "TOY_NAMES",
+    "MapPair",
+    "Populations",
     "Split",
+    "Table",
     "breast_cancer",
+    "bsds300",
     "checkerboard",
     "checkerboard_log_prob",
     "circles",
@@ -29,12 +46,23 @@ __all__ = [
     "digits",
     "eight_gaussians",
     "eight_gaussians_log_prob",
+    "embryoid_body",
+    "gas",
+    "gas_turbine",
+    "hepmass",
     "labelled_moons",
     "labelled_moons_log_prob",
+    "miniboone",
+    "miniboone_mini",
+    "mnist",
     "moons",
+    "patches",
     "photo_patches",
     "pinwheel",
+    "power",
+    "sc_lineage_2d",
     "swissroll",
     "toy",
     "two_spirals",
+    "w2pair",
 ]

@@ -162,15 +162,22 @@ class ConditionalGaussian(AbstractConditional):
         W: Float[np.ndarray, "d k"],
         cov: Float[np.ndarray, "d d"],
         alpha: float,
+        target_mean: Float[np.ndarray, " d"] | None = None,
+        target_cov: Float[np.ndarray, "d d"] | None = None,
     ) -> "ConditionalGaussian":
-        """The minimiser of transport + alpha KL from N(mean + W c, cov) to N(0, I), for every c.
+        """The minimiser of transport + alpha KL from N(mean + W c, cov) to a Gaussian, for every c.
+
+        The target is N(0, I) unless it is given.
 
         Raises:
             ValueError: as `GaussianBase.solve`, or W is not (d, k).
         """
-        base = GaussianBase.solve(mean, cov, alpha)
+        base = GaussianBase.solve(mean, cov, alpha, target_mean, target_cov)
         slope = jnp.asarray(W, float)
-        return ConditionalGaussian(base, slope, slope / (1 + alpha) - slope)
+        if target_cov is None:
+            return ConditionalGaussian(base, slope, slope / (1 + alpha) - slope)
+        kept = np.linalg.inv(np.eye(len(W)) + alpha * np.linalg.inv(target_cov))
+        return ConditionalGaussian(base, slope, jnp.asarray(kept @ W - W, float))
 
     @property
     def _plain(self) -> GaussianBase:

@@ -1,4 +1,4 @@
-"""The potential that solves the finite-alpha problem between a Gaussian and N(0, I) (SPEC 2.1)."""
+"""The potential that solves the finite-alpha problem between two Gaussians (SPEC 2.1)."""
 
 from typing import ClassVar
 
@@ -32,44 +32,58 @@ class GaussianBase(AbstractPotential):
 
     @staticmethod
     def solve(
-        mean: Float[np.ndarray, " d"], cov: Float[np.ndarray, "d d"], alpha: float
+        mean: Float[np.ndarray, " d"],
+        cov: Float[np.ndarray, "d d"],
+        alpha: float,
+        target_mean: Float[np.ndarray, " d"] | None = None,
+        target_cov: Float[np.ndarray, "d d"] | None = None,
     ) -> "GaussianBase":
-        """The closed-form minimiser of transport + alpha KL from N(mean, cov) to N(0, I).
+        """The closed-form minimiser of transport + alpha KL from N(mean, cov) to another Gaussian.
+
+        With S0 = cov, S1 = target_cov the map is x -> mu1 + C (x - mean), C the inverse of
+
+            Z = S0^(1/2) Y S0^(1/2),    alpha Y^2 + Y = S0^(-1/2) (I + alpha S1^(-1)) S0^(-1/2),
+
+        because the minimiser satisfies Z - I = alpha (S1^(-1) - Z S0^(-1) Z). For S1 = I this is
+        SPEC 2.1.
 
         Args:
             mean: mu0, shape (d,).
             cov: Sigma0, symmetric positive definite, shape (d, d).
             alpha: weight of the KL, finite and > 0.
+            target_mean: of the other Gaussian, shape (d,); 0 by default.
+            target_cov: its covariance, symmetric positive definite, (d, d); I by default.
 
         Raises:
-            ValueError: shapes disagree, alpha is not finite and > 0, mean is not finite, or cov is
-                not finite, symmetric and positive definite.
+            ValueError: shapes disagree, alpha is not finite and > 0, a mean is not finite, or a
+                covariance is not finite, symmetric and positive definite.
         """
-        mean, cov = np.asarray(mean, float), np.asarray(cov, float)
-        if mean.ndim != 1 or cov.shape != (mean.size, mean.size):
-            raise ValueError(
-                f"mean, cov: expected shapes (d,) and (d, d); got {mean.shape} and {cov.shape}."
-            )
         if not 0 < alpha < np.inf:
             raise ValueError(f"alpha: expected a finite number > 0; got {alpha}.")
-        for name, array in {"mean": mean, "cov": cov}.items():
-            if not np.isfinite(array).all():
-                raise ValueError(f"{name}: expected finite numbers; got NaN or infinity.")
-        asymmetry = np.abs(cov - cov.T).max()
-        if asymmetry > 1e-8 * np.abs(cov).max():
-            raise ValueError(f"cov: expected a symmetric matrix; got asymmetry {asymmetry:.2g}.")
-        variance, basis = np.linalg.eigh(cov)
-        if variance[0] <= 0:
-            raise ValueError(
-                f"cov: expected a positive definite matrix; got smallest eigenvalue {variance[0]}."
+        mean, variance, basis = _checked("mean", mean, "cov", cov)
+        d = mean.size
+        if target_cov is None and target_mean is None:
+            sig = np.sqrt(variance)
+            s = (sig + np.sqrt(variance + 4 * alpha * (1 + alpha))) / (2 * (1 + alpha))
+            stretch, shift = s / sig - 1, mean / (1 + alpha) - mean
+        else:
+            target_mean, target_variance, target_basis = _checked(
+                "target_mean",
+                np.zeros(d) if target_mean is None else target_mean,
+                "target_cov",
+                np.eye(d) if target_cov is None else target_cov,
             )
-        sig = np.sqrt(variance)
-        s = (sig + np.sqrt(variance + 4 * alpha * (1 + alpha))) / (2 * (1 + alpha))
+            if target_mean.size != d:
+                raise ValueError(f"target_mean: expected shape {(d,)}; got {target_mean.shape}.")
+            precision = (target_basis / target_variance) @ target_basis.T
+            pull = np.linalg.inv(np.eye(d) + alpha * precision)
+            shift = alpha * pull @ precision @ (target_mean - mean)
+            basis, stretch = _map_between(variance, basis, alpha, np.eye(d) + alpha * precision)
         return GaussianBase(
             mean=jnp.asarray(mean, float),
             basis=jnp.asarray(basis, float),
-            stretch=jnp.asarray(s / sig - 1, float),
-            shift=jnp.asarray(mean / (1 + alpha) - mean, float),
+            stretch=jnp.asarray(stretch, float),
+            shift=jnp.asarray(shift, float),
         )
 
     @property
@@ -113,3 +127,42 @@ class GaussianBase(AbstractPotential):
     def _residual(self, x: Points, t: Float[Array, "n 1"]) -> Points:
         """r in the eigenbasis."""
         return (x - self.mean - t * self.shift) @ self.basis
+
+
+def _checked(
+    mean_name: str, mean: np.ndarray, cov_name: str, cov: np.ndarray
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+    """The mean, and the covariance's eigenvalues and eigenvectors."""
+    mean, cov = np.asarray(mean, float), np.asarray(cov, float)
+    if mean.ndim != 1 or cov.shape != (mean.size, mean.size):
+        raise ValueError(
+            f"{mean_name}, {cov_name}: expected shapes (d,) and (d, d); "
+            f"got {mean.shape} and {cov.shape}."
+        )
+    for name, array in {mean_name: mean, cov_name: cov}.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers; got NaN or infinity.")
+    asymmetry = np.abs(cov - cov.T).max()
+    if asymmetry > 1e-8 * np.abs(cov).max():
+        raise ValueError(f"{cov_name}: expected a symmetric matrix; got asymmetry {asymmetry:.2g}.")
+    variance, basis = np.linalg.eigh(cov)
+    if variance[0] <= 0:
+        raise ValueError(
+            f"{cov_name}: expected a positive definite matrix; got smallest eigenvalue "
+            f"{variance[0]}."
+        )
+    return mean, variance, basis
+
+
+def _map_between(
+    variance: Float[np.ndarray, " d"],
+    basis: Float[np.ndarray, "d d"],
+    alpha: float,
+    matrix: Float[np.ndarray, "d d"],
+) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
+    """Eigenvectors of C and its eigenvalues less 1; `matrix` is I + alpha S1^(-1)."""
+    root, inverse_root = (basis * variance**p @ basis.T for p in (0.5, -0.5))
+    n, vectors = np.linalg.eigh(inverse_root @ matrix @ inverse_root)
+    y = 2 * n / (1 + np.sqrt(1 + 4 * alpha * n))  # the positive root, without cancellation
+    values, axes = np.linalg.eigh(root @ (vectors * y) @ vectors.T @ root)
+    return axes, 1 / values - 1

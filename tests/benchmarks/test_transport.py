@@ -1,0 +1,90 @@
+"""The arithmetic of the benchmarks on maps, populations and tables."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # its modules are scripts, no part of the package
+
+import between  # noqa: E402
+import tabular  # noqa: E402
+import w2  # noqa: E402
+from otflow import OTFlow  # noqa: E402
+from otflow.datasets import MapPair, Table  # noqa: E402
+from timing.budget import fit_within  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def pair():
+    """N(0, I) and its image under x -> m + A x, A symmetric positive definite."""
+    A, m = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([3.0, -1.0])
+    x = RNG.standard_normal((3, 20_000, 2))
+    y = x @ A + m
+    parts = ([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    return MapPair(*parts, x[0], y[1], x[2], y[2], 0.0, float(np.trace(A @ A)))
+
+
+def test_scores_of_known_errors(pair):
+    """The truth scores 0 and 1; a constant shift e scores 100 e^2 / variance."""
+    found = w2.scores(pair, pair.y_test, pair.x_test + np.array([0.3, 0.0]))
+    assert found["uvp P to Q"] == 0
+    assert found["cosine P to Q"] == pytest.approx(1)
+    assert found["uvp Q to P"] == pytest.approx(100 * 0.09 / 2, rel=0.03)
+    assert found["cosine Q to P"] < 1
+
+
+def test_the_linear_maps_are_exact_between_gaussians(pair):
+    """20,000 rows: an error of some 1e-4 of the variance."""
+    found = w2.scores(pair, *w2.linear_maps(pair))
+    assert found["uvp P to Q"] < 0.1
+    assert found["uvp Q to P"] < 0.1
+
+
+def test_the_discrete_map_moves_by_the_nearest_cell():
+    x, y = np.array([[0.0], [10.0]]), np.array([[13.0], [1.0]])
+    found = between.discrete_map(x, y, np.array([[0.5], [9.0]]))
+    np.testing.assert_allclose(found, [[1.5], [12.0]])  # 0 -> 1, 10 -> 13
+
+
+def test_interval_of_a_mean():
+    scores = RNG.standard_normal(10_000) - 2
+    nll, half = tabular.interval(scores)
+    assert nll == -scores.mean()
+    assert half == pytest.approx(1.96 * np.sqrt(np.var(scores) / 10_000), rel=1e-12)
+    assert abs(nll - 2) < 2 * half
+
+
+def test_training_stops_at_the_budget():
+    x = RNG.standard_normal((400, 2))
+    model = OTFlow(width=4, depth=0, n_steps=1, random_state=0, verbose=False, patience=10**6)
+    start = time.perf_counter()
+    curve = fit_within(model, x[:300], x[300:], 1.0)
+    assert model.flow_.dim == 2
+    seconds, nll = zip(*curve, strict=True)
+    assert list(seconds) == sorted(seconds)
+    assert np.isfinite(nll).all()
+    assert seconds[-1] <= time.perf_counter() - start
+    assert model.max_iter >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_row_of_a_table():
+    """On N(0, 4 I) the test nll lies near the entropy, and everything else is filled in."""
+    x = 2 * RNG.standard_normal((1500, 2))
+    data = Table(x[:1000], x[1000:1100], x[1100:], "x", ("a", "b"), x[0] * 0, x[0] * 0 + 1, "")
+    settings = {"alpha": 10.0, "width": 4, "depth": 0, "n_steps": 1}
+    row = tabular.ours(data, 1.0, settings, certificate=False)
+    assert row["nll"] == pytest.approx(np.log(4 * 2 * np.pi * np.e), abs=0.3)
+    assert row["invalid"] == 0
+    assert row["inverse_error"] < 1e-3
+    assert row["mmd_p"] > 0.001
+    assert 0 < row["nll_error"] < 1e-4
+    assert row["curve"]
+    assert row["parameters"] > 0
