@@ -1,6 +1,6 @@
 """Digits: samples of a flow in 64 dimensions, and the held-out images it finds least likely.
 
-    python examples/digits.py [--out digits.png] [--quick]
+python examples/digits.py [--out digits.png] [--quick]
 """
 
 import argparse

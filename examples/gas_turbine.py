@@ -24,7 +24,7 @@ parser.add_argument("--out", default="gas_turbine.png")
 parser.add_argument("--quick", action="store_true", help="little training")
 options = parser.parse_args()
 
-sensors = "AT AP AH AFDP GTEP TIT TAT CDP TEY CO NOX".split()
+sensors = ["AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP", "TEY", "CO", "NOX"]
 X = np.load(Path(options.data) / "gas_turbine.npz")["X"].astype(float)
 noise = np.random.default_rng(0)
 X = noise.permutation(X)

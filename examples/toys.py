@@ -1,6 +1,6 @@
 """Toy sets: data, samples and densities of four laws in the plane.
 
-    python examples/toys.py [--out toys.png] [--quick]
+python examples/toys.py [--out toys.png] [--quick]
 """
 
 import argparse
