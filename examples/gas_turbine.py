@@ -30,7 +30,7 @@ noise = np.random.default_rng(0)
 X = noise.permutation(X)
 train, test = X[:30_000], X[30_000:]
 
-steps = 20 if options.quick else 3000
+steps = 20 if options.quick else 1500
 flow = OTFlow(alpha=100.0, width=64, n_steps=2, max_iter=steps, dequantize="auto", random_state=0)
 flow.fit(train)
 scores = {
