@@ -22,7 +22,7 @@ class Bracket:
         lower, upper: squared data units; one-sided bounds of confidence (1 + confidence) / 2 each.
         confidence: of the two together.
         half_displacement: mean of 1/2 |y - x|^2, the upper bound before sampling error.
-        gap: mean of u(x) + u*(y) - <x, y>, its distance from the lower bound before sampling error.
+        gap: mean of u(x) + u*(y) - x'y, its distance from the lower bound before sampling error.
         excess: with probability `confidence`, 1/2 E|y - x|^2 is at most this much above 1/2 W2^2;
             an upper bound of the mean gap alone, free of the sampling error of half_displacement.
         n, n_gap: pairs behind half_displacement and gap.
