@@ -161,7 +161,7 @@ def _(panel: Moving, figure: Any) -> None:
             axis.plot(*path.T, color="0.6", linewidth=0.5)
         _cloud(axis, Cloud(panel.moving.name, panel.frames[i], panel.moving.role))
         axis.set_title(_plain(panel.labels[i]), fontsize=9)
-        axis.set_aspect("equal", adjustable="datalim")
+        axis.set_aspect("equal")
         axis.set_xlabel(_plain(panel.x_name))
     axes[0].set_ylabel(_plain(panel.y_name))
     _legend(figure, axes[0])

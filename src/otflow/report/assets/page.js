@@ -20,7 +20,10 @@
 
   function filled(value, palette) {
     if (typeof value === "string") return palette[value] ?? value;
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((v) => filled(v, palette));
+    if (Array.isArray(value)) {
+      const plain = typeof value[0] === "number" && typeof value[value.length - 1] === "number";
+      return plain ? value : value.map((v) => filled(v, palette));
+    }
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, filled(v, palette)]));
   }
