@@ -104,6 +104,7 @@ def _panel(panel: Panel) -> str:
     if isinstance(panel, Words):
         return f'<figure class="whole">{heading}{_words(panel)}{caption}</figure>'
     whole = ' class="whole"' if isinstance(panel, Brackets) else ""
+    whole = ' class="large"' if isinstance(panel, Moving) else whole
     label = escape(f"{panel.title}. {panel.caption}")
     found = figure(panel) or {}
     height = found["layout"].get("height")

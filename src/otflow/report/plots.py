@@ -47,9 +47,13 @@ def figure(panel: Panel) -> Figure | None:
 def _(panel: Curves) -> Figure:
     data = [_curve(curve, panel.log_y) for curve in panel.curves]
     layout = _layout(panel.x_name, panel.y_name)
-    for axis, logarithmic in (("xaxis", panel.log_x), ("yaxis", panel.log_y)):
+    for axis, logarithmic in (("x", panel.log_x), ("y", panel.log_y)):
         if logarithmic:
-            layout[axis] |= {"type": "log", "exponentformat": "power", "minor": {"ticks": ""}}
+            layout[f"{axis}axis"] |= {"type": "log", "exponentformat": "power"}
+            values = np.concatenate([getattr(curve, axis) for curve in panel.curves])
+            values = values[np.isfinite(values) & (values > 0)]
+            if values.size and values.max() > 50 * values.min():
+                layout[f"{axis}axis"]["dtick"] = 1  # powers of ten only
     return {"data": data, "layout": layout}
 
 
