@@ -3,6 +3,7 @@
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,13 +45,18 @@ def table(n: int, d: int, seed: int = 0) -> np.ndarray:
     return x
 
 
+def framed(rows: np.ndarray) -> Any:
+    """Rows with the columns of `plane`."""
+    import pandas
+
+    return pandas.DataFrame(rows, columns=["width", HOSTILE])
+
+
 @functools.cache
 def plane() -> OTFlow:
     """A flow of the plane with a hostile column name, trained for a moment."""
-    import pandas
-
-    frame = pandas.DataFrame(table(300, 2), columns=["width", HOSTILE])
-    return OTFlow(**(SMALL | {"scheme": "conforming", "n_steps": 3})).fit(frame)
+    settings = SMALL | {"scheme": "conforming", "n_steps": 3}
+    return OTFlow(**settings).fit(framed(table(300, 2)))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otflow.report import model_document, study_document, write_page
-from tests.report.documents import CERTIFICATE, HOSTILE, alpha_folder, pixels, plane, table
+from tests.report.documents import CERTIFICATE, HOSTILE, alpha_folder, framed, pixels, plane, table
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -31,7 +31,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 @pytest.fixture(scope="module")
 def documents():
-    rows = table(300, 2, seed=1)
+    rows = framed(table(300, 2, seed=1))
     return {
         "plane": model_document(
             plane(), rows, name=HOSTILE, data_name=HOSTILE, certificate=CERTIFICATE, truth=1.0

@@ -24,6 +24,7 @@ from tests.report.documents import (
     HOSTILE,
     alpha_folder,
     alpha_store,
+    framed,
     pixels,
     plane,
     table,
@@ -35,12 +36,9 @@ VOID = {"meta", "input", "br", "img", "link", "hr"}
 
 @pytest.fixture(scope="module")
 def flat():
-    frame = plane().feature_names_in_
-    import pandas
-
     return model_document(
         plane(),
-        pandas.DataFrame(ROWS, columns=frame),
+        framed(ROWS),
         name="<m>",
         data_name=HOSTILE,
         certificate=CERTIFICATE,
@@ -89,11 +87,11 @@ class TestNumbers:
 
     def test_statistics_use_all_rows_and_plots_a_part(self):
         many = table(2500, 2, seed=2)
-        document = model_document(plane(), many)
+        document = model_document(plane(), framed(many))
         assert len(document.panel("samples").clouds[0].points) == 2000
         assert facts(document, "rows")["Rows"] == "2,500"
         assert "plots show 2,000 of them, chosen at random with seed 0" in document.summary
-        again = model_document(plane(), many, seed=3).panel("samples").clouds[0].points
+        again = model_document(plane(), framed(many), seed=3).panel("samples").clouds[0].points
         assert not np.array_equal(document.panel("samples").clouds[0].points, again)
 
     def test_density_is_that_of_the_model(self, flat):

@@ -100,9 +100,9 @@ def _model(
     model = load(path)
     rows = None
     if data is not None:
-        rows = check_data(model, matching(model, read_input(data)))
+        rows = matching(model, read_input(data))
     if certify:
-        certificate = certify_model(model, rows, seconds=seconds, seed=seed)
+        certificate = certify_model(model, check_data(model, rows), seconds=seconds, seed=seed)
     return model_document(
         model,
         rows,
