@@ -76,8 +76,8 @@ def save_panels(panels: Iterable[Panel], path: str | Path, columns: int = 2) -> 
         raise ValueError("panels: expected at least one; got none.")
     columns = min(len(drawn), columns)
     lines = -(-len(drawn) // columns)
-    widths = [_FRAMES if isinstance(p, Moving) else 1.3 for p in drawn]
-    size = (4.0 * columns * max(widths) / (2.5 if max(widths) > 2 else 1.0), 3.9 * lines)
+    width, height = (10.0, 3.4) if any(isinstance(p, Moving) for p in drawn) else (5.2, 3.9)
+    size = (width * columns, height * lines)
     figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
     boxes = np.atleast_1d(np.asarray(figure.subfigures(lines, columns), object)).ravel()
     for box, panel in zip(boxes, drawn, strict=False):
