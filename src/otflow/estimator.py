@@ -334,10 +334,9 @@ def load(path: str | Path) -> OTFlow:
     try:
         estimator = OTFlow(**model.settings, target=model.flow.target)
         estimator._settings()
-        history = {
-            name: [math.nan if v is None else float(v) for v in values]
-            for name, values in model.training["history"].items()
-        }
+        history = _with_nan(model.training["history"])
+        if "natural_history" in model.training:
+            estimator.natural_history_ = _with_nan(model.training["natural_history"])
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
@@ -352,3 +351,11 @@ def load(path: str | Path) -> OTFlow:
     if model.columns is not None:
         estimator.feature_names_in_ = np.array(model.columns, dtype=object)
     return estimator
+
+
+def _with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:
+    """A history as it was before JSON."""
+    return {
+        name: [math.nan if v is None else float(v) for v in values]
+        for name, values in history.items()
+    }

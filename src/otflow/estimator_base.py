@@ -10,6 +10,7 @@ from jaxtyping import Float
 from otflow.columns import check_inside
 from otflow.extras import require
 from otflow.flow import Flow
+from otflow.html import number, table
 from otflow.precision import cast
 from otflow.preprocessing import ColumnMap, Standardizer
 
@@ -46,6 +47,9 @@ class TabularEstimator(
     dtype: Any
     target: Any
     _shaped_by: dict[str, Any]
+    history_: dict[str, list[float]]
+    n_iter_: int
+    status_: str
 
     @property
     def columns_(self) -> tuple[str, ...]:
@@ -69,6 +73,29 @@ class TabularEstimator(
         super().__setstate__(state)
         if "flow_" in state:
             self.flow_ = cast(self.flow_, self.dtype)
+
+    def _repr_html_inner(self) -> str:
+        """scikit-learn's diagram and, of a fitted model, a table of what came out."""
+        return super()._repr_html_inner() + self._fitted_html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._fitted_html()
+        return bundle
+
+    def _fitted_html(self) -> str:
+        if not self.__sklearn_is_fitted__():
+            return ""
+        rows = [("columns", ", ".join(self.columns_)), ("iterations kept", self.n_iter_)]
+        rows.append(("status", self.status_))
+        if self.n_iter_ in self.history_["iteration"]:
+            i = self.history_["iteration"].index(self.n_iter_)
+            for name, unit in (("transport", ""), ("nll", " nats"), ("hjb", "")):
+                rows.append(
+                    (f"validation {name}", f"{number(self.history_[f'val_{name}'][i])}{unit}")
+                )
+        return table("Fitted flow, costs in the space it was trained in", (), rows)
 
     def _check(self, X: Any, names: bool = True) -> Float[np.ndarray, "n d"]:
         validation.check_is_fitted(self)

@@ -36,9 +36,7 @@ class FittedEstimator(TabularEstimator):
 
     random_state: Any
     condition_scaler_: Standardizer | None
-    history_: dict[str, list[float]]
-    n_iter_: int
-    status_: str
+    natural_history_: dict[str, list[float]]
     fit: Callable[..., Any]
 
     def score_samples(self, X: Any, condition: Any = None) -> Float[np.ndarray, " n"]:
@@ -215,11 +213,10 @@ class FittedEstimator(TabularEstimator):
             settings["random_state"] = None
         for name in ("bounds", "dequantize"):
             settings[name] = named(settings[name], self.columns_)
-        history = {
-            name: [v if math.isfinite(v) else None for v in values]
-            for name, values in self.history_.items()
-        }
-        training = {"history": history, "n_iter": self.n_iter_, "status": self.status_}
+        training: dict[str, Any] = {"history": _without_nan(self.history_), "n_iter": self.n_iter_}
+        training["status"] = self.status_
+        if hasattr(self, "natural_history_"):
+            training["natural_history"] = _without_nan(self.natural_history_)
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None
         model = Model(
             self.flow_,
@@ -232,6 +229,13 @@ class FittedEstimator(TabularEstimator):
             condition_columns=self.condition_names_,
         )
         save_model(path, model)
+
+
+def _without_nan(history: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """As JSON holds it."""
+    return {
+        name: [v if math.isfinite(v) else None for v in values] for name, values in history.items()
+    }
 
 
 def _warn_invalid(bad: np.ndarray, what: str) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from otflow.html import number, table
+
 ESTIMATED = "estimated"
 
 
@@ -107,6 +109,53 @@ class Certificate:
             "largest_error": None if largest is None else largest.name,
         }
         return _plain(found)
+
+    @classmethod
+    def from_dict(cls, found: Any) -> "Certificate":
+        """The certificate that `to_dict` wrote; unknown numbers are NaN.
+
+        Raises:
+            ValueError: something else.
+        """
+        try:
+            values = {f.name: found[f.name] for f in dataclasses.fields(cls)}
+            for name in ("lower", "upper"):
+                values[name] = _number(values[name])
+            values["lines"] = tuple(
+                Line(**{**line, "value": _number(line["value"]), "interval": _ends(line)})
+                for line in values["lines"]
+            )
+            values["budget"] = tuple(
+                BudgetItem(**{**item, "value": _number(item["value"])}) for item in values["budget"]
+            )
+            values["findings"] = tuple(map(str, values["findings"]))
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"certificate: expected what to_dict writes; got {error!r}."
+            ) from error
+
+    def _repr_html_(self) -> str:
+        """The lines as a table, for notebooks."""
+        rows = [(x.name, number(x.value), x.label, x.unit) for x in self.lines]
+        bracket = f"[{number(self.lower)}, {number(self.upper)}]"
+        title = (
+            f"Certificate: 1/2 W2^2 in {bracket}, d = {self.dim}, {self.n} rows, in {self.space}"
+        )
+        found = table(title, ("what", "value", "label", "unit"), rows)
+        return found + table("Findings", (), [("-", text) for text in self.findings or ("none",)])
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _ends(line: dict[str, Any]) -> tuple[float | None, float | None] | None:
+    """The interval of a line in JSON."""
+    if line["interval"] is None:
+        return None
+    low, high = line["interval"]
+    return (None if low is None else float(low), None if high is None else float(high))
 
 
 def _plain(value: Any) -> Any:

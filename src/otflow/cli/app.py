@@ -10,6 +10,7 @@ from otflow.cli.environment import prepare_environment
 from otflow.cli.export import export
 from otflow.cli.fit import fit
 from otflow.cli.info import info
+from otflow.cli.report import report
 from otflow.cli.sample import sample
 from otflow.cli.score import score
 from otflow.cli.study import study
@@ -26,6 +27,7 @@ app.command()(doctor)
 app.command()(export)
 app.command()(fit)
 app.command()(info)
+app.command()(report)
 app.command()(sample)
 app.command()(score)
 app.add_typer(study, name="study")

@@ -19,6 +19,7 @@ _EXTRAS = {
     "pot": "ot",
     "log": "tensorboardX",
     "export": "flatbuffers",
+    "report": "plotly",
 }
 _FIRST_GOOD, _FIRST_BAD = (0, 8, 1), (0, 10)  # jaxlib; see tests/test_jaxlib_hazard.py
 _THREADS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_ENABLE_X64")

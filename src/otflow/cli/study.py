@@ -1,7 +1,6 @@
 """`otflow study`: the limits of the theory, measured."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,8 +192,8 @@ def _print(result: Any, as_json: bool) -> None:
     table = Table(title=f"{title}, d = {result.settings['dim']}")
     for column in result.columns:
         table.add_column(column.replace("_", " "), justify="right")
-    for row in result.rows:
-        table.add_row(*(_cell(row, column) for column in result.columns))
+    for texts in result.texts():
+        table.add_row(*texts)
     console.print(table)
     verdicts = Table(title="what the theory promises")
     for column in ("statement", "verdict", "evidence"):
@@ -208,14 +207,3 @@ def _print(result: Any, as_json: bool) -> None:
         console.print(f"partial: {result.cells} of {result.planned} cells; go on with --resume")
     for name, error in result.failed:
         console.print(f"[red]failed:[/] {escape(name)}: {escape(error)}", highlight=False)
-
-
-def _cell(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if isinstance(value, str) or value is None:
-        return value or ""
-    text = f"{value:.5g}"
-    error = row.get(f"{column}_error")
-    if error is not None and math.isfinite(error) and error > 0:
-        text += f" ±{1.96 * error:.0e}"
-    return text

@@ -189,9 +189,13 @@ def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
             statements.append(Statement(claim, NOT_RESOLVED, text))
         else:
             rate = _fit(kept, name)
-            text = rate.text + _exact_slope(kept, name) + note
+            slope = _exact_slope(kept, name)
+            told = "" if slope is None else f" (exact values over the same alphas: {slope:.3f})"
+            text = rate.text + told + note
             statements.append(Statement(claim, verdict_slope(rate, expected, tolerance), text))
-            drawn = dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept)
+            drawn = dataclasses.replace(
+                drawn, slope=rate.slope, intercept=rate.intercept, exact_slope=slope
+            )
         series.append(dataclasses.replace(drawn, expected=expected))
     return statements, series
 
@@ -240,13 +244,12 @@ def _exact_value(name: str, alpha: float, group: Group) -> float:
     }[name]
 
 
-def _exact_slope(grouped: dict[float, Group], name: str) -> str:
+def _exact_slope(grouped: dict[float, Group], name: str) -> float | None:
     """The slope of the exact values over the same alphas: what the claim can be held against."""
     exact = np.array([_exact_value(name, alpha, g) for alpha, g in grouped.items()])
     if not (exact > 0).all():
-        return ""
-    slope = np.polyfit(np.log(list(grouped)), np.log(exact), 1)[0]
-    return f" (exact values over the same alphas: {slope:.3f})"
+        return None
+    return float(np.polyfit(np.log(list(grouped)), np.log(exact), 1)[0])
 
 
 def _recovery(cells: Sequence[Cell]) -> list[Statement]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from otflow.html import table
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict
 
@@ -19,7 +20,7 @@ class Series:
     """A curve of a figure: means over replicates with standard errors, and the exact values.
 
     `slope` and `intercept` are those of a fitted power law, if there is one; `expected` the
-    theory's slope.
+    theory's slope, `exact_slope` that of the exact values over the fitted points.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Series:
     slope: float | None = None
     intercept: float | None = None
     expected: float | None = None
+    exact_slope: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,30 @@ class StudyResult:
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON knows it; NaN and infinities become None."""
         return _plain(dataclasses.asdict(self))
+
+    def texts(self) -> list[tuple[str, ...]]:
+        """The table as texts, a value with its 95 % interval where it has one."""
+        return [tuple(_text(row, column) for column in self.columns) for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        """Verdicts and table, for notebooks."""
+        title = f"{self.settings.get('kind', '')} study, {self.settings.get('problem', '')}"
+        verdicts = [(s.claim, s.verdict, s.evidence) for s in self.statements]
+        header = [column.replace("_", " ") for column in self.columns]
+        return table(title, header, self.texts()) + table(
+            "What the theory promises", ("statement", "verdict", "evidence"), verdicts
+        )
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, str) or value is None:
+        return value or ""
+    text = f"{value:.5g}"
+    error = row.get(f"{column}_error")
+    if error is not None and math.isfinite(error) and error > 0:
+        text += f" ±{Z * error:.0e}"
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,80 @@
+"""A certificate as a section: the bracket on a line, the budget as bars, all lines as a table."""
+
+import math
+
+import numpy as np
+
+from otflow.certificates import Certificate
+from otflow.html import number
+from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
+
+
+def certificate_section(certificate: Certificate, truth: float | None = None) -> Section:
+    """The section of a certificate.
+
+    Args:
+        certificate: what `certify_model` found.
+        truth: 1/2 W2^2 in the space of the flow, where it is known.
+    """
+    panels: list[Panel] = []
+    if math.isfinite(certificate.lower) and math.isfinite(certificate.upper):
+        panels.append(_bracket(certificate, truth))
+    panels.append(_lines(certificate))
+    if certificate.budget:
+        panels += [_bars(certificate), _knobs(certificate)]
+    found = certificate.findings or ("Nothing was found wrong.",)
+    numbered = tuple((str(i), text) for i, text in enumerate(found, 1))
+    panels.append(Words("findings", "Findings", "", (), numbered))
+    text = (
+        f"How optimal the flow is, measured from outside on {certificate.n:,} rows in "
+        f"{certificate.space}; each proved line holds with {certificate.confidence:.0%} confidence."
+    )
+    return Section("Certificate", text, tuple(panels))
+
+
+def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
+    intervals = (Interval("1/2 W2²", certificate.lower, certificate.upper, truth),)
+    caption = (
+        "Half the squared Wasserstein distance between the data and where the flow takes it lies "
+        "between these ends: above the left one by a dual potential, below the right one because "
+        f"the flow itself is a coupling. Width: {certificate.relative_width:.1%} of the upper end."
+    )
+    if truth is not None:
+        caption += f" The cross is the exact value, {number(truth)}."
+    return Brackets("bracket", "Bracket of the transport cost", caption, intervals, "squared units")
+
+
+def _lines(certificate: Certificate) -> Words:
+    header = ("what", "value", "interval", "label", "meaning")
+    rows = tuple(
+        (x.name, number(x.value), _interval(x.interval), x.label, f"{x.explanation} [{x.unit}]")
+        for x in certificate.lines
+    )
+    return Words("lines", "All lines", "", header, rows)
+
+
+def _interval(ends: tuple[float | None, float | None] | None) -> str:
+    if ends is None:
+        return ""
+    low, high = ends
+    if high is None:
+        return f">= {number(low)}"
+    return f"<= {number(high)}" if low is None else f"{number(low)} .. {number(high)}"
+
+
+def _bars(certificate: Certificate) -> Bars:
+    largest = certificate.largest_error
+    told = "" if largest is None else f" The largest is {largest.name}: {largest.knob}."
+    return Bars(
+        "budget",
+        "Error budget",
+        f"Where J_alpha loses, in its own units.{told}",
+        tuple(item.name for item in certificate.budget),
+        np.array([item.value for item in certificate.budget]),
+        "squared units",
+    )
+
+
+def _knobs(certificate: Certificate) -> Words:
+    rows = tuple((i.name, number(i.value), i.knob) for i in certificate.budget)
+    return Words("knobs", "To reduce it", "", ("source", "size", "what to do"), rows)
