@@ -182,7 +182,7 @@ def w2pair(dim: int, folder: str | Path | None = None) -> MapPair:
     """A pair of measures in 2, 8 or 32 dimensions with its optimal map.
 
     Raises:
-        FileNotFoundError: w2pair_<dim>d.npz is missing.
+        FileNotFoundError: w2pair_{dim}d.npz is missing.
         ValueError, TypeError: another dimension.
     """
     if _positive_int("dim", dim) not in (2, 8, 32):
