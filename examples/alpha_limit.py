@@ -23,7 +23,7 @@ limit = reference.product_mixture(dim=2, alpha=1.0)
 x = limit.sample(0, 1500)
 mixture = [np.tile(v, (2, 1)) for v in ([0.4, 0.6], [-2.0, 1.5], [0.5, 0.7])]
 density = RotatedProduct(*mixture, limit.rotation)
-alphas = (1.0, 10.0) if options.quick else (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+alphas = (1.0, 10.0) if options.quick else (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 steps = {"max_iter": 20, "natural_iter": 2} if options.quick else {"natural_iter": 100}
 
 flows, found = {}, {}
@@ -31,13 +31,13 @@ for alpha in alphas:
     model = OTFlow(alpha=alpha, n_steps=1, depth=0, width=64, random_state=0, **steps)
     flows[alpha] = model.fit_density(density)
     n = 10_000 if options.quick else 200_000
-    exact = reference.product_mixture(dim=2, alpha=alpha)
-    found[alpha] = evaluate(model.flow_, density, alpha, n=n, exact=exact).objective
-    print(f"alpha {alpha:g}: J {found[alpha].mean:.4f}, exact {exact.objective:.4f}")
+    found[alpha] = evaluate(model.flow_, density, alpha, n=n).objective
+    exact = reference.product_mixture(dim=2, alpha=alpha).objective
+    print(f"alpha {alpha:g}: J {found[alpha].mean:.4f}, exact {exact:.4f}")
 
 figure = plt.figure(figsize=(10, 6.4), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=(4, 5))
-shown = alphas[::2]
+shown = alphas[1::2]
 colour = np.sign((x @ limit.rotation)[:, 0])  # which mode of the first factor a point is from
 for axis, alpha in zip(top.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
     axis.scatter(*flows[alpha].transform(x).T, c=colour, s=2, cmap="coolwarm", vmin=-1.6, vmax=1.6)
