@@ -272,7 +272,7 @@ def _span(points: np.ndarray) -> tuple[list[float], list[float]]:
 
 def _text(name: str) -> str:
     """Plotly reads tags, entities, and mathematics between dollars; a name is none of them."""
-    return html.escape(name).replace("$", "&#36;")
+    return html.escape(name, quote=False).replace("$", "&#36;")
 
 
 def _numbers(values: Any, digits: int = 5) -> Any:
