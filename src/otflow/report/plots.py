@@ -24,7 +24,7 @@ from otflow.report.content import (
     Role,
     Scatter,
 )
-from otflow.report.layout import mosaic
+from otflow.report.layout import LABEL, mosaic, shortened
 
 Figure = dict[str, Any]
 SYMBOLS: dict[Role, str] = {
@@ -246,8 +246,8 @@ def _layout(x_name: str, y_name: str) -> Figure:
         "showline": True,
     }
     return {
-        "xaxis": axis | {"title": {"text": _text(x_name), "standoff": 8}},
-        "yaxis": axis | {"title": {"text": _text(y_name), "standoff": 8}},
+        "xaxis": axis | {"title": {"text": _text(shortened(x_name, LABEL)), "standoff": 8}},
+        "yaxis": axis | {"title": {"text": _text(shortened(y_name, LABEL)), "standoff": 8}},
         "font": {"color": "@ink", "size": 12, "family": "system-ui, sans-serif"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
