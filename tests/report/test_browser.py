@@ -146,6 +146,7 @@ def test_a_hostile_name_does_nothing(visit):
     assert page.evaluate("window.hurt") is None
     assert HOSTILE in page.inner_text("h1")
     assert page.locator("img").count() == 0
+    assert page.locator("#plot-density .ytitle").text_content() == HOSTILE[:31] + "..."
 
 
 def test_dark_follows_the_reader_and_keeps_the_slider(visit):

@@ -69,7 +69,7 @@ class TestNumbers:
         z = plane().standardizer_.forward(ROWS)
         pushed = plane().flow_.push(z)
         assert float(rows["Transport"].split()[0]) == pytest.approx(
-            np.mean(pushed.transport), rel=1e-3
+            np.asarray(pushed.transport).mean(), rel=1e-3
         )
         moved = ((np.asarray(pushed.points) - z) ** 2).sum(axis=1)
         share = (2 * np.asarray(pushed.transport) - moved).mean() / moved.mean()

@@ -24,7 +24,7 @@ from otflow.report.content import (
     Scatter,
     Words,
 )
-from otflow.report.layout import mosaic
+from otflow.report.layout import LABEL, LEGEND, TITLE, mosaic, shortened
 
 COLOURS: dict[Role, str] = {  # Okabe and Ito's, and ink
     "data": "#0072b2",
@@ -81,7 +81,7 @@ def save_panels(panels: Iterable[Panel], path: str | Path, columns: int = 2) -> 
     figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
     boxes = np.atleast_1d(np.asarray(figure.subfigures(lines, columns), object)).ravel()
     for box, panel in zip(boxes, drawn, strict=False):
-        box.suptitle(_plain(panel.title), fontsize=10)
+        box.suptitle(_plain(panel.title, TITLE), fontsize=10)
         draw(panel, box)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format=Path(path).suffix[1:])
@@ -121,7 +121,7 @@ def _(panel: Curves, figure: Any) -> None:
             markersize=5,
             linewidth=1.4,
             capsize=3,
-            label=_plain(curve.name),
+            label=_plain(curve.name, LEGEND),
         )
     for set_scale, logarithmic in ((axis.set_xscale, panel.log_x), (axis.set_yscale, panel.log_y)):
         if logarithmic:
@@ -212,7 +212,7 @@ def _cloud(axis: Any, cloud: Cloud) -> None:
         color=COLOURS[cloud.role],
         markersize=2.2,
         alpha=0.6,
-        label=_plain(cloud.name),
+        label=_plain(cloud.name, LEGEND),
     )
 
 
@@ -244,6 +244,6 @@ def _legend(figure: Any, axis: Any) -> None:
         )
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = LABEL) -> str:
     """Matplotlib reads mathematics between dollars; names are no mathematics."""
-    return text.replace("$", r"\$")
+    return shortened(text, most).replace("$", r"\$")

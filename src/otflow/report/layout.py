@@ -1,9 +1,16 @@
-"""Where images stand beside one another."""
+"""What both drawings agree on: where images stand, and how long a name may be."""
 
 import math
 
 import numpy as np
 from jaxtyping import Float
+
+LABEL, LEGEND, TITLE = 34, 44, 60  # letters that fit an axis, a legend, a heading
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, its end as dots where it is longer."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def mosaic(images: Float[np.ndarray, "n height width"], columns: int = 8) -> np.ndarray:

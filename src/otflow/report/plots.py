@@ -4,8 +4,8 @@ The page holds them as JSON and its script draws them, so that they follow the r
 """
 
 import functools
+import html
 import math
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from otflow.report.content import (
     Role,
     Scatter,
 )
-from otflow.report.layout import mosaic
+from otflow.report.layout import LABEL, mosaic, shortened
 
 Figure = dict[str, Any]
 SYMBOLS: dict[Role, str] = {
@@ -137,7 +137,7 @@ def _(panel: Images) -> Figure:
 def _(panel: Brackets) -> Figure:
     data = []
     for interval in panel.intervals:
-        row = escape(interval.name)
+        row = _text(interval.name)
         data.append(
             {
                 "type": "scatter",
@@ -181,7 +181,7 @@ def _(panel: Bars) -> Figure:
         "type": "bar",
         "orientation": "h",
         "x": _numbers(known),
-        "y": [escape(name) for name in panel.names],
+        "y": [_text(name) for name in panel.names],
         "text": [number(value) for value in panel.values],
         "textposition": "outside",
         "cliponaxis": False,
@@ -198,7 +198,7 @@ def _curve(curve: Curve, logarithmic: bool) -> Figure:
     modes = {"points": "markers", "both": "lines+markers"}
     trace: Figure = {
         "type": "scatter",
-        "name": escape(curve.name),
+        "name": _text(curve.name),
         "mode": modes.get(curve.mark, "lines"),
         "x": _numbers(curve.x),
         "y": _numbers(np.where(curve.y > 0, curve.y, np.nan) if logarithmic else curve.y),
@@ -222,7 +222,7 @@ def _cloud(cloud: Cloud) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": escape(cloud.name),
+        "name": _text(cloud.name),
         "x": _numbers(cloud.points[:, 0]),
         "y": _numbers(cloud.points[:, 1]),
         "marker": {
@@ -246,8 +246,8 @@ def _layout(x_name: str, y_name: str) -> Figure:
         "showline": True,
     }
     return {
-        "xaxis": axis | {"title": {"text": escape(x_name), "standoff": 8}},
-        "yaxis": axis | {"title": {"text": escape(y_name), "standoff": 8}},
+        "xaxis": axis | {"title": {"text": _text(shortened(x_name, LABEL)), "standoff": 8}},
+        "yaxis": axis | {"title": {"text": _text(shortened(y_name, LABEL)), "standoff": 8}},
         "font": {"color": "@ink", "size": 12, "family": "system-ui, sans-serif"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -268,6 +268,11 @@ def _span(points: np.ndarray) -> tuple[list[float], list[float]]:
     low, high = points.min(axis=0), points.max(axis=0)
     room = 0.04 * np.maximum(high - low, 1e-9)
     return _numbers(low - room), _numbers(high + room)
+
+
+def _text(name: str) -> str:
+    """Plotly reads tags, entities, and mathematics between dollars; a name is none of them."""
+    return html.escape(name, quote=False).replace("$", "&#36;")
 
 
 def _numbers(values: Any, digits: int = 5) -> Any:
