@@ -293,10 +293,13 @@ class OTFlow(FittedEstimator):
 
     def _watch(self, options: dict[str, Any]) -> Watch:
         watch = Watch(**options)
-        if watch.checkpoint is not None and not isinstance(self.random_state, (int, np.integer)):
+        needs = "a checkpoint" if watch.checkpoint is not None else ""
+        if jax.process_count() > 1:
+            needs = "a job of several processes"
+        if needs and not isinstance(self.random_state, (int, np.integer)):
             raise ValueError(
-                "random_state: expected an integer where there is a checkpoint, so that the run "
-                f"can be resumed; got {self.random_state!r}."
+                f"random_state: expected an integer where there is {needs}, so that the run "
+                f"can be repeated; got {self.random_state!r}."
             )
         return watch
 
