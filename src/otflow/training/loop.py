@@ -154,6 +154,10 @@ def _train(
         run.status = "interrupted"
         if checkpoint is not None:
             checkpoint.flush()
+    except Exception:  # a process was lost, perhaps: what was kept last is there to resume
+        if checkpoint is not None:
+            checkpoint.flush()
+        raise
     assert run.status is not None
     best = gathered(run.best)
     return TrainingResult(best, run.scheme, run.history, run.status, run.best_iteration)
