@@ -18,8 +18,8 @@ from otflow.schemes import RK4, AbstractScheme, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig
 from otflow.training.block import make_block
-from otflow.training.rows import Rows
 from otflow.training.loop import learning_rate_schedule
+from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 from peers.base import Contestant, Level, Setup, batches
 

@@ -14,6 +14,7 @@ _MODULES = (
     "evaluation",
     "interop",
     "objective",
+    "parallel",
     "potentials",
     "precision",
     "reference",
@@ -30,7 +31,9 @@ _NAMES = {
     "OTFlow": "otflow.estimator",
     "RK4": "otflow.schemes",
     "RotatedProduct": "otflow.targets",
+    "ShardedTable": "otflow.shards",
     "StandardNormal": "otflow.targets",
+    "join_processes": "otflow.parallel",
     "load": "otflow.estimator",
     "use_all_cores": "otflow.devices",
 }

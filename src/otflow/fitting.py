@@ -164,7 +164,9 @@ def _identity(
     found |= {"dtype": np.dtype(settings.dtype).name, "random_state": seed}
     found |= {f.name: digest(getattr(material, f.name)) for f in dataclasses.fields(material)}
     found |= {"target": digest(target), "start": digest(start), "stream": material.stream}
-    return {name: found[name] for name in sorted(found) if name not in ("draw", "points", "verbose")}
+    return {
+        name: found[name] for name in sorted(found) if name not in ("draw", "points", "verbose")
+    }
 
 
 def _fit_flow(

@@ -91,9 +91,7 @@ def train(
     """
     with losses_told(_RESUME):
         potential = from_first(potential)
-        return _train(
-            potential, scheme, target, x, x_val, config, show_progress, watch, checkpoint
-        )
+        return _train(potential, scheme, target, x, x_val, config, show_progress, watch, checkpoint)
 
 
 def _train(
