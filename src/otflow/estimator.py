@@ -22,6 +22,7 @@ from otflow.tabular import check_varying
 from otflow.targets import AbstractTarget
 from otflow.training import Rows, Watch
 from otflow.training.batches import BatchStream
+from otflow.training.rows import on_host
 
 __all__ = ["OTFlow", "TrainingDivergedError", "load"]
 
@@ -274,8 +275,8 @@ class OTFlow(FittedEstimator):
             self.feature_names_in_ = np.array(table.names, dtype=object)
         with precision(self.dtype):
             batches = StreamBatches(lanes, scaler, self.batch_size, self.dtype)
-            z_val = Rows(scaler.forward(survey.held_out).astype(self.dtype))
-            points = Rows(survey.points(scaler))
+            z_val = on_host(scaler.forward(survey.held_out).astype(self.dtype))  # type: ignore[arg-type]
+            points = on_host(survey.points(scaler))  # type: ignore[arg-type]
             stream = survey.digest(lanes)
             material = Material(batches, z_val, lambda k: z_val, points=points, stream=stream)
             fitted = fit_flow(settings, material, target, seed, watch)

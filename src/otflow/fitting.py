@@ -211,13 +211,15 @@ def _fit_flow(
     fitted = _fitted(first, target, first.history, first.best_iteration)
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
         return fitted
+    rows = material.x if material.x_val is None else material.x_val
+    assert isinstance(rows, Rows)
     natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter)
     second = polish(
         first.potential,
         first.scheme,
         target,
         material.draw,
-        material.x if material.x_val is None else material.x_val,
+        rows,
         natural,
         None if material.density is None else material.density.log_prob,
         settings.verbose,

@@ -1,4 +1,4 @@
-"""The other processes of a job that trains on several: who writes, what all must share, who is lost.
+"""The other processes of a job: who writes, what all must share, who is lost.
 
 One process, or none that `otflow.parallel.join_processes` has joined, is a job of its own.
 """

@@ -165,9 +165,9 @@ class StreamBatches(AbstractBatches):
             parts.append(rows.reshape(n_batches, self._each, -1))
             weight = self._dtype.type(length[lane] / length.mean())
             weights.append(np.full((n_batches, self._each), weight))
-        rows = Rows(parts[0][0], weights[0][0])  # of the right kind; then with the steps' axis
         whole = [np.concatenate(parts, axis=1), np.concatenate(weights, axis=1)]
-        return jax.tree.unflatten(jax.tree.structure(rows), whole)
+        like = jax.tree.structure(Rows(np.zeros((1, 1)), np.zeros(1)))  # type: ignore[arg-type]
+        return jax.tree.unflatten(like, whole)  # with an axis of steps before that of the rows
 
     def skip(self, n_batches: int) -> None:
         """Pass over batches."""

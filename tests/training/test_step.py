@@ -162,9 +162,8 @@ def test_the_log_holds_the_costs_before_each_update():
     params, static = split_trainable(Translation(jnp.array([2.0, 0.0])))
     optimiser = optax.sgd(0.1)
     block = make_block(SCHEME, StandardNormal(2), optimiser, ALPHA, 0.0)
-    _, _, log = block(
-        params, static, optimiser.init(params), Rows(x).take(jnp.tile(jnp.arange(4), (3, 1)))
-    )
+    batches = Rows(x).take(jnp.tile(jnp.arange(4), (3, 1)))
+    _, _, log = block(params, static, optimiser.init(params), batches)
     assert log.costs.transport.shape == (3,)
     assert float(log.costs.transport[0]) == pytest.approx(2.0, rel=1e-6)  # |shift|^2 / 2
     assert (np.diff(log.costs.objective(ALPHA)) < 0).all()

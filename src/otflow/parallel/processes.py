@@ -91,8 +91,8 @@ def join_processes(
 def _watch(place: Place, host: str, interface: str, timeout: float) -> None:
     first = place.process_id == 0
     server = socket.create_server((interface, 0)) if first else None
-    port = np.int32(0 if server is None else server.getsockname()[1])
-    port = int(multihost_utils.broadcast_one_to_all(port))
+    own = np.int32(0 if server is None else server.getsockname()[1])
+    port = int(multihost_utils.broadcast_one_to_all(own))
     address = None if first else (host, port)
     on_loss(Watch(place.process_id, place.n_processes, server, address, timeout).find_lost)
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from otflow.cores import cores_in_reach, cores_were_chosen
 from otflow.extras import require
 from otflow.flow import Flow
 from otflow.modelfile import load_model
@@ -32,7 +35,7 @@ class RayBackend:
     started again.
 
     Args:
-        address: of a cluster ("host:6379", "ray://...", "auto"); None starts Ray here, on loopback.
+        address: of a cluster ("host:6379", "ray://...", "auto"); None starts Ray on this machine.
         cpus: of Ray's CPUs a task takes; None is the number of devices.
         retries: of a task whose worker was lost.
 
@@ -85,18 +88,18 @@ class RayBackend:
             yield
             return
         inherited = {k: v for k, v in os.environ.items() if k.startswith(_INHERITED)}
-        inherited |= {"JAX_NUM_CPU_DEVICES": str(jax.local_device_count())}
+        inherited.setdefault("OMP_NUM_THREADS", str(cores_in_reach()))  # Ray would say cpus
+        if not cores_were_chosen():
+            inherited["JAX_NUM_CPU_DEVICES"] = str(jax.local_device_count())
         options: dict[str, Any] = {"address": self.address}
         if self.address is None:
             options = {"address": "local", "_node_ip_address": "127.0.0.1"}
             options |= {"object_store_memory": _STORE_BYTES, "include_dashboard": False}
-            inherited |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-        self._ray.init(
-            **options,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": inherited},
-        )
+            inherited["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+        options |= {"log_to_driver": False, "logging_level": "ERROR"}
+        with warnings.catch_warnings():  # of JAX, that Ray forks: it runs other programs at once
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._ray.init(**options, runtime_env={"env_vars": inherited})
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ checkpoint first. XLA's heartbeats would end them too, later and without a word 
 """
 
 import atexit
+import contextlib
 import os
 import socket
 import struct
@@ -37,7 +38,8 @@ class Watch:
         address: tuple[str, int] | None,
         timeout: float,
     ):
-        self._id, self._n, self._lost = process_id, n_processes, None
+        self._id, self._n = process_id, n_processes
+        self._lost: int | None = None
         self._known, self._ending, self._lock = threading.Event(), False, threading.Lock()
         self._peers: dict[int, socket.socket] = {}
         if server is not None:
@@ -70,11 +72,11 @@ class Watch:
         with self._lock:
             if self._known.is_set():
                 return
-            self._lost = number if told is None else told
+            lost = self._lost = number if told is None else told
             self._known.set()
         if self._id == 0:
             for other in self._peers.values():
-                _send(other, self._lost)
+                _send(other, lost)
             threading.Event().wait(_GRACE)
         if not self._ending:
             self._end()
@@ -95,10 +97,8 @@ class Watch:
 
 
 def _send(peer: socket.socket, number: int) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it has gone
         peer.sendall(_NUMBER.pack(number))
-    except OSError:
-        pass  # it has gone
 
 
 def _read(peer: socket.socket) -> int | None:

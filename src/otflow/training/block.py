@@ -135,7 +135,7 @@ def make_block(
         given = ShardedRows.of(batches.take(np.minimum(np.arange(most), n_steps - 1)), part)
         span = np.array([first, n_steps])
         shared = everywhere((params, static, state, span), given.mesh)
-        (params, state), log = compiled(*shared, given)
+        (params, state), log = compiled(*shared, given)  # type: ignore[arg-type]
         return params, state, jax.tree.map(lambda values: values[:n_steps], jax.device_get(log))
 
     return block
