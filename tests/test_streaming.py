@@ -12,7 +12,7 @@ from otflow.streaming import Lanes, StreamBatches, Survey
 
 @pytest.fixture
 def rows():
-    return np.random.default_rng(0).standard_normal((1000, 3)) + [0, 5, 9]
+    return np.random.default_rng(0).normal([0, 5, 9], size=(1000, 3))
 
 
 @pytest.fixture
