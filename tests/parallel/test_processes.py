@@ -52,7 +52,7 @@ def job(n, folder, victim=-1, source="rows"):
         port = free.getsockname()[1]
     running = [start(n, i, folder, victim, source, port) for i in range(n)]
     try:
-        told = [process.communicate(timeout=150) for process in running]
+        told = [process.communicate(timeout=250) for process in running]
     finally:
         for process in running:
             process.kill()
