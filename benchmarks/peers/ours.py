@@ -19,6 +19,7 @@ from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig
 from otflow.training.block import make_block
 from otflow.training.loop import learning_rate_schedule
+from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 from peers.base import Contestant, Level, Setup, batches
 
@@ -66,7 +67,7 @@ class Ours(Contestant):
         rows = np.stack([next(self.stream) for _ in range(self.setup.block)])
         with one_lapack_thread():
             self.params, self.state, _ = jax.block_until_ready(
-                self.block(self.params, self.static, self.state, self.data, rows)
+                self.block(self.params, self.static, self.state, Rows(self.data).take(rows))
             )
 
     def log_prob(self, x: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:

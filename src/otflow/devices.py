@@ -43,16 +43,50 @@ def row_mesh(n_rows: int, least: int = _LEAST_ROWS) -> Mesh:
     return Mesh(np.array(devices[:count]), (_ROWS,))
 
 
+def job_mesh(n_rows: int) -> Mesh:
+    """`row_mesh`, but all devices of all processes where a job has several."""
+    if jax.process_count() == 1:
+        return row_mesh(n_rows)
+    return Mesh(np.array(jax.devices()), (_ROWS,))
+
+
 def everywhere(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of a tree, whole on every device."""
+    """The arrays of a tree, whole on every device; each process has the same."""
     where = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda a: jax.device_put(a, where) if eqx.is_array(a) else a, tree)
+
+    def leaf(value: Any) -> Any:
+        if not eqx.is_array(value) or (isinstance(value, jax.Array) and value.sharding == where):
+            return value
+        if not mesh.is_multi_process:
+            return jax.device_put(value, where)
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            data = leaf(jax.random.key_data(value))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(value))
+        whole = np.asarray(value)
+        return jax.make_array_from_callback(whole.shape, where, lambda index: whole[index])
+
+    return jax.tree.map(leaf, tree)
 
 
-def place(tree: Tree, mesh: Mesh, axis: int = 0) -> Tree:
-    """The arrays of a tree with that axis, a multiple of the mesh's size, cut into shards."""
+def place(tree: Tree, mesh: Mesh, axis: int = 0, part: bool = False) -> Tree:
+    """The arrays of a tree with that axis, a multiple of the mesh's size, cut into shards.
+
+    Args:
+        tree: of arrays on the host.
+        mesh: over one process or all.
+        axis: as said.
+        part: each process has its own part of the rows, not all of them.
+    """
     where = NamedSharding(mesh, PartitionSpec(*(None,) * axis, _ROWS))
-    return jax.tree.map(lambda array: jax.device_put(array, where), tree)
+
+    def leaf(array: Any) -> Any:
+        if not mesh.is_multi_process:
+            return jax.device_put(array, where)
+        if part:
+            return jax.make_array_from_process_local_data(where, array)
+        return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+    return jax.tree.map(leaf, tree)
 
 
 def on_shards(

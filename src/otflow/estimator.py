@@ -16,10 +16,13 @@ from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fi
 from otflow.modelfile import load_model, unreadable
 from otflow.precision import cast, precision
 from otflow.preprocessing import ColumnMap, Standardizer
+from otflow.shards import ShardedTable
+from otflow.streaming import Lanes, StreamBatches, Survey
 from otflow.tabular import check_varying
 from otflow.targets import AbstractTarget
 from otflow.training import Rows, Watch
 from otflow.training.batches import BatchStream
+from otflow.training.rows import on_host
 
 __all__ = ["OTFlow", "TrainingDivergedError", "load"]
 
@@ -143,7 +146,10 @@ class OTFlow(FittedEstimator):
         """Train on the rows of X.
 
         Args:
-            X: (n, d) finite numbers, n >= 2, no constant column.
+            X: (n, d) finite numbers, n >= 2, no constant column; or a `ShardedTable`, whose files
+                are streamed through with bounded memory, and of which at most about 16,384 rows
+                are held out. A stream takes none of the other arguments but `watch`, and neither
+                bounds, dequantize, natural_iter nor warm_start.
             y: ignored.
             X_val: (l, d) rows for early stopping; by default a share of X is held out.
             condition: (n, k) finite numbers: the flow is then one density of x for every c, and
@@ -209,6 +215,14 @@ class OTFlow(FittedEstimator):
         watch: dict[str, Any],
     ) -> "OTFlow":
         settings, watching = self._settings(), self._watch(watch)
+        if isinstance(X, ShardedTable):
+            others = (X_val, condition, condition_val, sample_weight)
+            if again or any(value is not None for value in others):
+                raise ValueError(
+                    "X: expected a table in memory where there are validation rows, conditions, "
+                    "weights or a fitted model to go on from; got a ShardedTable."
+                )
+            return self._fit_stream(X, settings, watching)
         names = column_names_of(condition)
         rows = check_rows(self, X, condition, sample_weight, fitting=not again)
         val = check_validation(self, rows, X_val, condition_val, names)
@@ -242,6 +256,31 @@ class OTFlow(FittedEstimator):
             start = self.flow_ if again else None
             fitted = fit_flow(settings, material, target, seed, watching, start)
             return self._keep(fitted, settings, columns, *scalers, names)
+
+    def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
+        for name, none in (("bounds", None), ("dequantize", None), ("natural_iter", 0)):
+            if getattr(self, name) != none:
+                raise ValueError(
+                    f"{name}: expected {none} with a ShardedTable; got {getattr(self, name)!r}."
+                )
+        target = settings.make_target(table.dim)
+        use_all_cores()
+        seed = self._seed(self.random_state)
+        lanes = Lanes(table, self.validation_fraction, seed)
+        survey = Survey.of(lanes)
+        scaler = survey.scaler(self.standardize)
+        self.n_features_in_ = table.dim
+        self.__dict__.pop("feature_names_in_", None)
+        if table.names is not None:
+            self.feature_names_in_ = np.array(table.names, dtype=object)
+        with precision(self.dtype):
+            batches = StreamBatches(lanes, scaler, self.batch_size, self.dtype)
+            z_val = on_host(scaler.forward(survey.held_out).astype(self.dtype))  # type: ignore[arg-type]
+            points = on_host(survey.points(scaler))  # type: ignore[arg-type]
+            stream = survey.digest(lanes)
+            material = Material(batches, z_val, lambda k: z_val, points=points, stream=stream)
+            fitted = fit_flow(settings, material, target, seed, watch)
+            return self._keep(fitted, settings, ColumnMap.identity(table.dim), scaler)
 
     def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
@@ -293,10 +332,13 @@ class OTFlow(FittedEstimator):
 
     def _watch(self, options: dict[str, Any]) -> Watch:
         watch = Watch(**options)
-        if watch.checkpoint is not None and not isinstance(self.random_state, (int, np.integer)):
+        needs = "a checkpoint" if watch.checkpoint is not None else ""
+        if jax.process_count() > 1:
+            needs = "a job of several processes"
+        if needs and not isinstance(self.random_state, (int, np.integer)):
             raise ValueError(
-                "random_state: expected an integer where there is a checkpoint, so that the run "
-                f"can be resumed; got {self.random_state!r}."
+                f"random_state: expected an integer where there is {needs}, so that the run "
+                f"can be repeated; got {self.random_state!r}."
             )
         return watch
 

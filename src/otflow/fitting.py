@@ -12,6 +12,7 @@ from otflow.flow import Flow
 from otflow.precision import cast, precision
 from otflow.targets import AbstractTarget, StandardNormal
 from otflow.training import NaturalConfig, Rows, TrainingConfig, TrainingResult, polish, train
+from otflow.training.batches import AbstractBatches
 from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.config import check_count, check_number
 
@@ -97,13 +98,16 @@ class Material:
 
     `x` are the rows of the first-order phase, `x_val` those that decide which weights are best
     (None: x, without early stopping); `draw` gives the batch of a natural-gradient step by its
-    number; `density` is rho0 where it is known.
+    number; `density` is rho0 where it is known. Where x are batches from a stream, `points` have
+    the mean and covariance of all its rows, and `stream` is its digest.
     """
 
-    x: Rows
+    x: Rows | AbstractBatches
     x_val: Rows | None
     draw: Callable[[int], Rows]
     density: AbstractTarget | None = None
+    points: Rows | None = None
+    stream: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +163,10 @@ def _identity(
     found = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     found |= {"dtype": np.dtype(settings.dtype).name, "random_state": seed}
     found |= {f.name: digest(getattr(material, f.name)) for f in dataclasses.fields(material)}
-    found |= {"target": digest(target), "start": digest(start)}
-    return {name: found[name] for name in sorted(found) if name not in ("draw", "verbose")}
+    found |= {"target": digest(target), "start": digest(start), "stream": material.stream}
+    return {
+        name: found[name] for name in sorted(found) if name not in ("draw", "points", "verbose")
+    }
 
 
 def _fit_flow(
@@ -173,7 +179,8 @@ def _fit_flow(
     checkpoint: Checkpoint | None,
 ) -> Fitted:
     if start is None:
-        rows = jax.tree.map(lambda array: np.asarray(array, np.float64), material.x)
+        rows = material.x if material.points is None else material.points
+        rows = jax.tree.map(lambda array: np.asarray(array, np.float64), rows)
         potential = starting_potential(
             rows.x,
             target,
@@ -204,13 +211,15 @@ def _fit_flow(
     fitted = _fitted(first, target, first.history, first.best_iteration)
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
         return fitted
+    rows = material.x if material.x_val is None else material.x_val
+    assert isinstance(rows, Rows)
     natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter)
     second = polish(
         first.potential,
         first.scheme,
         target,
         material.draw,
-        material.x if material.x_val is None else material.x_val,
+        rows,
         natural,
         None if material.density is None else material.density.log_prob,
         settings.verbose,

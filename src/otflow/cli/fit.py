@@ -12,7 +12,7 @@ from otflow.cli.errors import clean_errors, fail
 
 _NOT_SETTINGS = {
     *("data", "out", "seed", "columns", "checkpoint", "checkpoint_every", "resume"),
-    *("log", "tensorboard", "mlflow", "config", "as_json"),
+    *("log", "tensorboard", "mlflow", "config", "as_json", "stream", "distributed"),
 }
 
 
@@ -21,7 +21,8 @@ def fit(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Table: .csv (with header), .parquet, .npy or .npz; - is CSV piped in."
+            help="Table: .csv (with header), .parquet, .npy or .npz; - is CSV piped in. "
+            "With --stream a folder or a quoted pattern of .parquet or .npy files."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
@@ -51,6 +52,15 @@ def fit(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint where there is one.")
     ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read DATA piece by piece, never whole.")
+    ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed", help="Join the job that OTFLOW_* or SLURM's variables describe."
+        ),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="JSON lines, one a validation.")] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Metrics to MLflow's run.")] = False,
@@ -70,30 +80,52 @@ def fit(
     """
     options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
-    from otflow.cli.tables import read_input
     from otflow.estimator import OTFlow, TrainingDivergedError
     from otflow.files import check_writable
+    from otflow.peers import is_first
     from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
-    table = read_input(data, columns)
+    if distributed:
+        from otflow.parallel import join_processes
+
+        join_processes()
+    rows, size = _rows(data, columns, stream)
     model = OTFlow(random_state=seed, **settings)
     watch: dict[str, Any] = {"resume": resume}
     if checkpoint is not None:
         watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-    with _logs(options, resume) as logs, sigterm_interrupts():
-        if not as_json:
+    first = not distributed or is_first()
+    asked = options if first else options | {"log": None, "tensorboard": None, "mlflow": False}
+    with _logs(asked, resume) as logs, sigterm_interrupts():
+        if first and not as_json:
             logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
         try:
-            model.fit(table.frame(), **watch, on_validation=lambda row: [f(row) for f in logs])
+            model.fit(rows, **watch, on_validation=lambda row: [f(row) for f in logs])
         except (KeyboardInterrupt, TrainingDivergedError):
-            if hasattr(model, "flow_"):
+            if first and hasattr(model, "flow_"):
                 model.save(out)
                 fail(f"training stopped early; the best weights so far are in {out}.")
             raise
+    if not first:
+        return
     model.save(out)
-    found = _summary(model, table, out)
+    found = _summary(model, size, out)
     typer.echo(json.dumps(found | {"options": _plain(options)}) if as_json else _text(found))
+
+
+def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int, int]]:
+    """What to fit, and its rows and columns."""
+    if stream:
+        from otflow.shards import ShardedTable
+
+        shards = ShardedTable(data, None if columns is None else columns.split(","))
+        return shards, (shards.n, shards.dim)
+    from otflow.cli.tables import read_input
+
+    table = read_input(data, columns)
+    n, dim = table.values.shape
+    return table.frame(), (n, dim)
 
 
 @contextlib.contextmanager
@@ -122,9 +154,9 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
 
 
-def _summary(model: Any, table: Any, out: Path) -> dict[str, Any]:
+def _summary(model: Any, size: tuple[int, int], out: Path) -> dict[str, Any]:
     last = model.history_["iteration"].index(model.n_iter_)
-    rows, columns = table.values.shape
+    rows, columns = size
     costs = {name: model.history_[f"val_{name}"][last] for name in ("transport", "nll", "hjb")}
     ended = {"iterations": model.n_iter_, "status": model.status_}
     return {"model": str(out), "rows": rows, "columns": columns} | ended | {"validation": costs}

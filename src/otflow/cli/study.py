@@ -30,6 +30,9 @@ Retry = Annotated[bool, typer.Option("--retry-failed", help="With --resume: fail
 Seeds = Annotated[int | None, typer.Option(help="Replicates a cell.")]
 Budget = Annotated[float | None, typer.Option(help="Minutes after which no cell is started.")]
 Demo = Annotated[bool, typer.Option("--demo", help="A small size, under three minutes.")]
+BackendName = Annotated[str, typer.Option(help="local, or ray: units are tasks of a cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; none starts Ray here.")]
+Cpus = Annotated[int | None, typer.Option(help="Of Ray's CPUs a task takes; all devices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -45,6 +48,9 @@ def alpha(
     seeds: Seeds = None,
     budget: Budget = None,
     demo: Demo = False,
+    backend: BackendName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
     """The penalty: J_alpha, KL and the map against optimal transport as alpha grows."""
@@ -63,6 +69,9 @@ def samples(
     seeds: Seeds = None,
     budget: Budget = None,
     demo: Demo = False,
+    backend: BackendName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
     """The sample number: the loss over N samples and its minimisers."""
@@ -80,6 +89,9 @@ def width(
     seeds: Seeds = None,
     budget: Budget = None,
     demo: Demo = False,
+    backend: BackendName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
     """The width: the loss that a class of networks reaches."""
@@ -97,6 +109,9 @@ def steps(
     seeds: Seeds = None,
     budget: Budget = None,
     demo: Demo = False,
+    backend: BackendName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
     """The time steps: integration error of rk4, none of conforming."""
@@ -125,6 +140,9 @@ def _run(
     seeds: int | None,
     budget: float | None,
     demo: bool,
+    backend: str,
+    address: str | None,
+    cpus: int | None,
     as_json: bool,
 ) -> None:
     _use_all_cores()
@@ -132,6 +150,7 @@ def _run(
     from otflow.studies.presets import make_study
     from otflow.studies.runner import run_study
 
+    where = _backend(backend, address, cpus)
     study = make_study(kind, _problem(problem, dim, data), seeds, demo)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -151,6 +170,7 @@ def _run(
                 retry_failed=retry_failed,
                 budget_minutes=budget,
                 progress=progress,
+                backend=where,
             )
         except KeyboardInterrupt:
             fail(f"interrupted; finished cells are in {out}: continue with --resume.")
@@ -158,6 +178,18 @@ def _run(
     if result.rows and any(s.x for s in result.series):
         draw_study(result, out / f"{kind}.png")
     _print(result, as_json)
+
+
+def _backend(name: str, address: str | None, cpus: int | None) -> Any:
+    if name not in ("local", "ray"):
+        raise ValueError(f"backend: expected local or ray; got {name!r}.")
+    if name == "local":
+        if address is not None or cpus is not None:
+            raise ValueError("address, cpus: expected with --backend ray only.")
+        return None
+    from otflow.parallel.ray_backend import RayBackend
+
+    return RayBackend(address, cpus)
 
 
 def _use_all_cores() -> None:

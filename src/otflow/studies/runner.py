@@ -106,6 +106,15 @@ class Progress(Protocol):
         """Called often; must be quick."""
 
 
+class Backend(Protocol):
+    """Computes the units that a store lacks and saves each whole."""
+
+    def __call__(
+        self, store: Store, units: list[Unit], budget: float | None, progress: Progress
+    ) -> None:
+        """Start no new unit after `budget` minutes."""
+
+
 def run_study(
     study: AbstractStudy,
     folder: str | Path | None = None,
@@ -114,6 +123,7 @@ def run_study(
     retry_failed: bool = False,
     budget_minutes: float | None = None,
     progress: Progress | None = None,
+    backend: "Backend | None" = None,
 ) -> StudyResult:
     """Compute a study, or what is left of it, and sum it up.
 
@@ -126,6 +136,7 @@ def run_study(
         retry_failed: compute failed cells again.
         budget_minutes: start no new unit after this time; the summary says that it is partial.
         progress: hears of every step.
+        backend: where units are computed; None is here, one after another.
 
     Raises:
         FileExistsError: there is a study in `folder` and resume is False.
@@ -137,14 +148,15 @@ def run_study(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="otflow-study-") as temporary:
             inner = Path(temporary) / "study"
-            return run_study(study, inner, budget_minutes=budget_minutes, progress=progress)
+            options = {"budget_minutes": budget_minutes, "progress": progress}
+            return run_study(study, inner, **options, backend=backend)  # type: ignore[arg-type]
     settings = {"kind": study.kind, **study.settings()}
     opened = Store.resume if resume else Store.create
     with opened(folder, settings) as store:
         if retry_failed:
             store.forget_failed()
         units = study.units()
-        _run(store, units, budget_minutes, progress or (lambda *_: None))
+        (backend or _run)(store, units, budget_minutes, progress or (lambda *_: None))
         total = sum(len(unit.plans) for unit in units)
         return summarise(store.settings, store.cells(), total)
 
@@ -164,7 +176,7 @@ def _run(store: Store, units: list[Unit], budget: float | None, progress: Progre
     left = [unit for unit in units if not store.has_unit(unit.name)]
     while left:
         moved = False
-        for unit in _ready(store, left):
+        for unit in ready(store, left):
             if budget is not None and time.monotonic() - start > 60 * budget:
                 return
             done = total - sum(len(u.plans) for u in left)
@@ -176,7 +188,7 @@ def _run(store: Store, units: list[Unit], budget: float | None, progress: Progre
             with store.claim(unit.name) as mine:
                 if mine:
                     if not store.has_unit(unit.name):
-                        _save(store, unit, report)
+                        save_unit(store, unit, *compute_unit(unit, Saved(store), report))
                     moved = True
             if moved:
                 break  # earlier units first: what they allow may be ready now
@@ -186,21 +198,28 @@ def _run(store: Store, units: list[Unit], budget: float | None, progress: Progre
     progress(total, total, "", 0)
 
 
-def _ready(store: Store, units: Iterable[Unit]) -> list[Unit]:
+def ready(store: Store, units: Iterable[Unit]) -> list[Unit]:
+    """Those whose needs are saved."""
     return [unit for unit in units if all(store.has_unit(name) for name in unit.after)]
 
 
-def _save(store: Store, unit: Unit, report: Callable[[int], None]) -> None:
-    """Compute a unit and save it; an error becomes the error of all its cells."""
+def compute_unit(
+    unit: Unit, saved: Any, report: Callable[[int], None]
+) -> tuple[list[Outcome], float]:
+    """A unit's outcomes and seconds a cell; an error becomes the error of all its cells."""
     start = time.monotonic()
     try:
-        outcomes = unit.compute(Saved(store), report)
+        outcomes = unit.compute(saved, report)
         if len(outcomes) != len(unit.plans):
             raise RuntimeError(f"expected {len(unit.plans)} outcomes; got {len(outcomes)}")
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         outcomes = [Outcome({}, error=message) for _ in unit.plans]
-    seconds = (time.monotonic() - start) / len(unit.plans)
+    return outcomes, (time.monotonic() - start) / len(unit.plans)
+
+
+def save_unit(store: Store, unit: Unit, outcomes: list[Outcome], seconds: float) -> None:
+    """Save a computed unit, whole."""
     cells, writers = [], {}
     for plan, outcome in zip(unit.plans, outcomes, strict=True):
         wrong = outcome.error or (outcome.flow and fault(outcome.flow)) or None

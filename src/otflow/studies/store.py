@@ -175,6 +175,10 @@ class Store:
         """All saved cells by id, whatever the order in which they were saved."""
         return self._cells("record FROM cells ORDER BY id")
 
+    def unit(self, name: str) -> list[Cell]:
+        """The saved cells of a unit, by id."""
+        return self._cells("record FROM cells WHERE unit = ? ORDER BY id", name)
+
     def cell(self, id: str) -> Cell:
         """One saved cell; KeyError if there is none of that id."""
         for cell in self._cells("record FROM cells WHERE id = ?", id):

@@ -1,7 +1,30 @@
 """The order in which rows are used: whole shuffles, one after another."""
 
+import abc
+from typing import ClassVar
+
 import numpy as np
 from jaxtyping import Int
+
+from otflow.training.rows import Rows
+
+
+class AbstractBatches(abc.ABC):
+    """Where the batches of training come from.
+
+    Attributes:
+        part: a process is given its own part of every batch; otherwise all of it.
+    """
+
+    part: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def take(self, n_batches: int) -> Rows:
+        """The next batches on the host, arrays (n_batches, batch, ...)."""
+
+    @abc.abstractmethod
+    def skip(self, n_batches: int) -> None:
+        """Pass over batches, as if they had been taken."""
 
 
 class BatchStream:
@@ -39,3 +62,18 @@ class BatchStream:
         """Pass over batches, as if they had been taken."""
         for start in range(0, n_batches, 25):
             self.take(min(25, n_batches - start))
+
+
+class RowBatches(AbstractBatches):
+    """Batches of rows in memory, in the order of a `BatchStream`."""
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int):
+        self._rows, self._stream = rows, BatchStream(rows.n, batch_size, seed)
+
+    def take(self, n_batches: int) -> Rows:
+        """The next batches."""
+        return self._rows.take(self._stream.take(n_batches))
+
+    def skip(self, n_batches: int) -> None:
+        """Pass over batches."""
+        self._stream.skip(n_batches)

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
-from otflow.devices import device_number, everywhere, on_shards, place, row_mesh, total
+from otflow.devices import device_number, everywhere, job_mesh, on_shards, place, total
 from otflow.objective import Costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
-from otflow.training.rows import Rows, as_rows
+from otflow.training.rows import Rows
 from otflow.training.step import batch_gradient, guarded_update, mean_costs
 
 
@@ -35,21 +35,22 @@ class ShardedRows(NamedTuple):
     mesh: Mesh
 
     @staticmethod
-    def of(rows: Rows, index: Int[np.ndarray, "*steps n"] | None = None) -> "ShardedRows":
+    def of(rows: Rows, part: bool = False) -> "ShardedRows":
         """All rows, or a batch for each of several steps; some may come twice, with share 0.
 
         Args:
-            rows: on the host.
-            index: row numbers, (n,) or (steps, n).
+            rows: on the host, arrays (n, ...) or (steps, n, ...).
+            part: these are this process's own rows, as many as every other one has.
         """
-        index = np.arange(rows.n) if index is None else index
-        n, steps = index.shape[-1], index.ndim - 1
-        mesh = row_mesh(n)
-        padding = -n % mesh.size
-        index = np.pad(index, ((0, 0),) * steps + ((0, padding),), mode="edge")
-        found = jax.tree.map(lambda array: np.asarray(array)[index], rows)
-        share = np.pad(np.full(n, 1 / n, found.x.dtype), (0, padding))
-        return ShardedRows(place(found, mesh, steps), place(share, mesh), mesh)
+        axis = rows.x.ndim - 2
+        n = rows.x.shape[axis]
+        mesh = job_mesh(n)
+        processes = jax.process_count() if part else 1
+        index = np.minimum(np.arange(n + -n % (mesh.size // processes)), n - 1)
+        padded = jax.tree.map(lambda array: np.take(np.asarray(array), index, axis), rows)
+        share = np.full(len(index), 1 / (n * processes), rows.x.dtype)
+        share[n:] = 0
+        return ShardedRows(place(padded, mesh, axis, part), place(share, mesh, 0, part), mesh)
 
 
 def sharded_costs(
@@ -79,10 +80,11 @@ def make_block(
 ) -> Callable[..., tuple[Any, Any, StepLog]]:
     """A compiled function that takes as many optimiser steps as it is given batches.
 
-    It maps (params, static, optimiser state, data on the host, row numbers (steps, batch), number
-    of the first step) to (params, optimiser state, StepLog). Every device takes a shard of each
-    batch, and gradients are summed over them. A step whose objective or gradient is not finite
-    changes nothing and is flagged. Fewer batches than in an earlier call run in its program.
+    It maps (params, static, optimiser state, batches, number of the first step) to (params,
+    optimiser state, StepLog on the host). The batches are rows on the host, arrays (steps, batch,
+    ...); with `part` this process's part of them. Every device takes a shard of each batch, and
+    gradients are summed over them. A step whose objective or gradient is not finite changes
+    nothing and is flagged. Fewer batches than in an earlier call run in its program.
     """
 
     def local(
@@ -123,18 +125,17 @@ def make_block(
         params: Any,
         static: Any,
         state: Any,
-        data: Any,
-        rows: Int[np.ndarray, "steps batch"],
+        batches: Rows,
         first: int = 0,
+        part: bool = False,
     ) -> tuple[Any, Any, StepLog]:
         nonlocal most
-        n_steps = len(rows)
+        n_steps = batches.n
         most = max(most, n_steps)
-        rows = np.pad(rows, ((0, most - n_steps), (0, 0)), mode="edge")
-        batches = ShardedRows.of(as_rows(data), rows)
-        span = jnp.array([first, n_steps])
-        shared = everywhere((params, static, state, span), batches.mesh)
-        (params, state), log = compiled(*shared, batches)
-        return params, state, jax.tree.map(lambda values: values[:n_steps], log)
+        given = ShardedRows.of(batches.take(np.minimum(np.arange(most), n_steps - 1)), part)
+        span = np.array([first, n_steps])
+        shared = everywhere((params, static, state, span), given.mesh)
+        (params, state), log = compiled(*shared, given)  # type: ignore[arg-type]
+        return params, state, jax.tree.map(lambda values: values[:n_steps], jax.device_get(log))
 
     return block

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from otflow.files import check_writable
+from otflow.peers import is_first
 from otflow.tensorfile import read_header, read_tensors, to_json, write_tensors
 from otflow.training.config import check_count
 
@@ -132,8 +133,8 @@ class Checkpoint:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was kept last, unless it is written."""
-        if not self._pending:
+        """Write what was kept last, unless it is written; process 0 does it for all."""
+        if not self._pending or not is_first():
             return
         documents, tensors = {}, {}
         for phase, section in self._sections.items():

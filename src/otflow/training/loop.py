@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 
 from otflow.devices import gathered, one_lapack_thread
 from otflow.objective import Costs
+from otflow.peers import check_same, from_first, is_first, losses_told
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes import RK4, AbstractScheme
 from otflow.schemes.hutchinson import HutchinsonRK4
 from otflow.targets import AbstractTarget
-from otflow.training.batches import BatchStream
+from otflow.training.batches import AbstractBatches, RowBatches
 from otflow.training.block import ShardedRows, make_block, sharded_costs
 from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
@@ -30,6 +31,7 @@ _COSTS = ("transport", "nll", "hjb")
 _PHASE = "first-order"
 _MOST_STEPS = 128
 _ERROR_ROWS = 256  # validation rows on which the integration error is estimated
+_RESUME = "Start it again with its checkpoint and resume, on any number of processes."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ def train(
     potential: AbstractPotential,
     scheme: AbstractScheme,
     target: AbstractTarget,
-    x: Float[Array, "n d"] | Rows,
+    x: Float[Array, "n d"] | Rows | AbstractBatches,
     x_val: Float[Array, "k d"] | Rows | None,
     config: TrainingConfig,
     show_progress: bool = True,
@@ -71,9 +73,10 @@ def train(
             training goes back to the last weights within tolerance, where step doubling on
             validation rows finds more than `config.nll_tolerance`.
         target: rho1.
-        x: training rows, in the precision to train in; with weights or a condition, `Rows`.
-        x_val: rows that decide which weights are best and when to stop; None uses x and never
-            stops early.
+        x: training rows, in the precision to train in; with weights or a condition, `Rows`; or
+            batches that come from elsewhere.
+        x_val: rows that decide which weights are best and when to stop; None uses x, which are
+            then rows, and never stops early.
         config: hyperparameters.
         show_progress: a bar on a terminal.
         watch: whose callback gets every row of the history.
@@ -81,26 +84,50 @@ def train(
 
     Returns:
         The best potential. An interrupted or non-finite run returns its best so far too: look at
-        `status`.
+        `status`. In a job of several processes all call this, and all get the same.
+
+    Raises:
+        ProcessLostError: another process of the job died.
     """
-    x = on_host(x)
-    x_val = None if x_val is None else on_host(x_val)
+    with losses_told(_RESUME):
+        potential = from_first(potential)
+        return _train(potential, scheme, target, x, x_val, config, show_progress, watch, checkpoint)
+
+
+def _train(
+    potential: AbstractPotential,
+    scheme: AbstractScheme,
+    target: AbstractTarget,
+    x: Any,
+    x_val: Any,
+    config: TrainingConfig,
+    show_progress: bool,
+    watch: Watch,
+    checkpoint: Checkpoint | None,
+) -> TrainingResult:
+    if isinstance(x, AbstractBatches):
+        batches, rows = x, None
+    else:
+        rows = on_host(x)
+        batches = RowBatches(rows, config.batch_size, config.seed)
+    x_val = rows if x_val is None else on_host(x_val)
     schedule = learning_rate_schedule(config)
     optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
     params, static = split_trainable(potential)
-    run = _Run(potential, config, scheme, target, x if x_val is None else x_val, schedule)
-    run.stops_early = x_val is not None
+    run = _Run(potential, config, scheme, target, x_val, schedule)
+    run.stops_early = x_val is not rows
     state = optimiser.init(params)
-    stream = BatchStream(x.n, config.batch_size, config.seed)
     run.watch = watch
     good, blocks = (params, state), {}
     saved = checkpoint and checkpoint.restore(_PHASE, (params, state, good, potential))
     if saved:
         (params, state, good, run.best), document = saved
         run.resume(document)
-        stream.skip(run.iteration)
-    else:
+        batches.skip(run.iteration)
+    check_same("checkpoint: expected the same for every process", f"{run.iteration}{run.status}")
+    if not saved:
         run.validate(0, potential, None)
+    show_progress = show_progress and is_first()
     try:
         with TrainingProgress(config.max_iter, show_progress) as bar, one_lapack_thread():
             while run.status is None:
@@ -109,7 +136,7 @@ def train(
                     blocks[run.scheme] = make_block(run.training_scheme(), *arguments)
                 steps = min(config.validate_every, config.max_iter - run.iteration)
                 params, state, log = blocks[run.scheme](
-                    params, static, state, x, stream.take(steps), run.iteration
+                    params, static, state, batches.take(steps), run.iteration, batches.part
                 )
                 finite = bool(np.all(log.finite))
                 run.validate(steps, eqx.combine(params, static), log.costs, finite)
@@ -125,6 +152,10 @@ def train(
         run.status = "interrupted"
         if checkpoint is not None:
             checkpoint.flush()
+    except Exception:  # a process was lost, perhaps: what was kept last is there to resume
+        if checkpoint is not None:
+            checkpoint.flush()
+        raise
     assert run.status is not None
     best = gathered(run.best)
     return TrainingResult(best, run.scheme, run.history, run.status, run.best_iteration)

@@ -1,0 +1,77 @@
+"""Units on Ray: the table of the local backend, also where a worker dies. Needs otflow[ray]."""
+
+import dataclasses
+import importlib.util
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otflow.studies.alpha import AlphaStudy
+from otflow.studies.members import Network
+from otflow.studies.problems import make_problem
+from otflow.studies.runner import AbstractStudy, run_study
+from otflow.studies.store import Store
+from otflow.training.ensemble import EnsembleConfig
+from tests.studies.fakes import Ladder
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'otflow[ray]'"
+)
+# Ray leaves files and sockets to the garbage collector, and warns of its own future defaults
+quiet = pytest.mark.filterwarnings("ignore")
+
+
+@dataclasses.dataclass(frozen=True)
+class DiesOnce:
+    """Kills its own process the first time it is called for alpha = 2."""
+
+    flag: Path
+
+    def __call__(self, alpha: float) -> None:
+        if alpha == 2 and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def table(study: AbstractStudy, folder: Path, backend: Any = None) -> list[dict[str, Any]]:
+    """The stored cells, all but the seconds they took."""
+    run_study(study, folder, backend=backend)
+    with Store.open(folder) as store:
+        return [dataclasses.asdict(cell) | {"seconds": 0} for cell in store.cells()]
+
+
+@quiet
+@pytest.mark.slow
+def test_an_alpha_study_has_the_same_table(tmp_path, monkeypatch):
+    from otflow.parallel.ray_backend import RayBackend
+
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in this process
+    config = EnsembleConfig(first_order=4, first_order_rows=32, natural=3, natural_rows=64)
+    problem = make_problem("product", 1)
+    study = AlphaStudy(problem, (1.0, 3.0), (0, 1), Network(width=3), config, evaluation=1000)
+    local = table(study, tmp_path / "local")
+    assert table(study, tmp_path / "ray", RayBackend(cpus=1)) == local
+    assert [cell["status"] for cell in local] == ["done"] * 5
+
+
+@quiet
+@pytest.mark.slow
+def test_a_killed_worker_loses_nothing(tmp_path):
+    from otflow.parallel.ray_backend import RayBackend
+
+    flag, bad = tmp_path / "died", ((4.0, 1),)
+    expected = table(Ladder(n=3, bad=bad), tmp_path / "local")
+    study = Ladder(n=3, bad=bad, before=DiesOnce(flag))
+    assert table(study, tmp_path / "ray", RayBackend(cpus=1)) == expected
+    assert flag.exists()
+
+
+def test_retries_and_cpus_are_checked():
+    from otflow.parallel.ray_backend import RayBackend
+
+    for options in ({"cpus": 0}, {"retries": -1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            RayBackend(**options)
