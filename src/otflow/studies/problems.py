@@ -65,6 +65,14 @@ class ExactProblem(AbstractProblem):
         """rho0."""
         return self._density
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles: the answers that are kept stay behind."""
+        return self.__dict__ | {"_reference": self._reference.__wrapped__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reference = functools.lru_cache(maxsize=64)(state["_reference"])
+
     def reference(self, alpha: float) -> AbstractReference:
         """The exact answer at alpha, kept for the next call."""
         return self._reference(float(alpha))
