@@ -105,6 +105,9 @@ def _panel(series: Series, x_name: str) -> Curves:
     if series.expected is not None:
         caption += f" The theory promises the slope {series.expected:g}."
     logarithmic = series.expected is not None
+    if logarithmic and not any(np.any(curve.y > 0) for curve in curves):
+        logarithmic = False
+        caption += " No value is positive, so the vertical axis is linear."
     key = "".join(c if c.isalnum() else "-" for c in series.name)
     return Curves(f"series-{key}", title, caption, tuple(curves), x_name, unit, True, logarithmic)
 
