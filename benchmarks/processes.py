@@ -102,8 +102,13 @@ def curves(folder: Path, n: int) -> tuple[dict[str, np.ndarray], float]:
 
 
 def difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """Largest relative difference between curves."""
-    return max(float((abs(a[k] - b[k]) / np.maximum(abs(b[k]), 1e-12)).max()) for k in a)
+    """Largest relative difference between curves; infinite values must be infinite in both."""
+    pairs = [np.stack([a[k], b[k]]) for k in a]
+    pairs = [pair[:, pair[0] != pair[1]] for pair in pairs]
+    return max(
+        (float((abs(p[0] - p[1]) / np.maximum(abs(p[1]), 1e-12)).max()) for p in pairs if p.size),
+        default=0.0,
+    )
 
 
 def main() -> int:
