@@ -23,9 +23,10 @@ class ProcessLostError(ConnectionError):
 
 
 class _Job:
-    """Set by `join_processes`: waits for and names a lost process, None where there is none."""
+    """Set by `join_processes`: names a lost process, None where there is none; and `fail`."""
 
     find_lost: Callable[[float], int | None] = staticmethod(lambda seconds: None)
+    fail: Callable[[], None] = staticmethod(lambda: None)
 
 
 def is_first() -> bool:
@@ -88,6 +89,21 @@ def loss(name: str, advice: str) -> str:
     return f"{name} of {jax.process_count()} was lost and the job ends. {advice}"
 
 
-def on_loss(find_lost: Callable[[float], Any]) -> None:
-    """Say how a lost process is found; `find_lost(seconds)` waits that long for one."""
-    _Job.find_lost = staticmethod(find_lost)
+@contextlib.contextmanager
+def errors_end_the_job() -> Iterator[None]:
+    """An error in the block makes this process end without waiting for the others, at its exit."""
+    try:
+        yield
+    except BaseException:
+        _Job.fail()
+        raise
+
+
+def on_loss(find_lost: Callable[[float], Any], fail: Callable[[], None]) -> None:
+    """Say how a lost process is found, and what to call where this one ends on an error.
+
+    Args:
+        find_lost: waits so many seconds for one, and returns its number or None.
+        fail: called before the error goes on.
+    """
+    _Job.find_lost, _Job.fail = staticmethod(find_lost), staticmethod(fail)

@@ -1,9 +1,12 @@
 """`otflow study`: from options to a study, from a store to tables, and errors in one line."""
 
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -143,11 +146,25 @@ class TestErrors:
             (("--budget", -1), "budget_minutes: expected a finite number > 0; got -1"),
             (("--resume",), "holds no study"),
             (("--data", "missing.csv"), "missing.csv"),
+            (("--backend", "unknown"), "backend: expected local or ray; got 'unknown'"),
+            (("--address", "127.0.0.1:6379"), "expected with --backend ray only"),
+            (("--cpus", 1), "expected with --backend ray only"),
+            (("--backend", "ray", "--cpus", 0), "cpus: expected an integer >= 1; got 0"),
+            (("--backend", "ray", "--address", "nowhere"), "address: expected 'host:port'"),
         ],
     )
     def test_in_one_line(self, folder, options, message):
         assert message in one_line(run("alpha", "--out", folder, *options, code=2))
         assert not (folder / "study.sqlite").exists()
+
+    def test_no_cluster_answers(self, folder):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        began = time.monotonic()
+        result = run("alpha", "--out", folder, "--backend", "ray", "--address", address, code=2)
+        assert f"no Ray cluster answers at {address}" in one_line(result)
+        assert time.monotonic() - began < 30
+        assert not folder.exists()
 
     def test_too_few_rows(self, tmp_path, folder):
         write_table(tmp_path / "t.csv", Table(np.arange(14.0).reshape(7, 2), ("a", "b")))
@@ -209,17 +226,30 @@ presets._DEMO["alpha"] |= {
     "evaluation": 1000,
 }
 app(["study", "alpha", "--demo", "--problem", "gaussian", "--dim", "1", "--seeds", "2",
-     "--out", sys.argv[1], "--json"])
+     "--out", sys.argv[1], "--json", *sys.argv[2:]])
 """
 
 
-def test_a_real_study_on_all_cores(folder):
+def real_study(folder, *more):
     """In a process of its own: the devices are chosen before anything else touches them."""
-    command = [sys.executable, "-c", REAL, str(folder)]
+    command = [sys.executable, "-c", REAL, str(folder), *more]
     env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs otflow[ray]")
+def test_a_real_study_on_ray(folder, tmp_path):
+    found = real_study(folder, "--backend", "ray", "--cpus", "1")
+    local = real_study(tmp_path / "local")
+    assert found["failed"] == []
+    assert found["rows"] == local["rows"]
+
+
+def test_a_real_study_on_all_cores(folder):
+    found = real_study(folder)
     assert found["failed"] == []
     assert (found["cells"], found["planned"]) == (3, 3)
     (row,) = found["rows"]

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from otflow.parallel.meeting import Place, meet
 from otflow.parallel.processes import find_place
 
 SCRIPT = """
@@ -94,6 +96,45 @@ def test_a_killed_process_is_named_and_one_process_goes_on(tmp_path):
     (tmp_path / "state").unlink()
     _, expected, _ = job(1, tmp_path)
     np.testing.assert_allclose(losses(out[0]), losses(expected[0]), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("process", "message"), [(0, r"process\(es\) 1, 2 did not come"), (1, "waited for process 0")]
+)
+def test_one_that_nobody_joins_says_so(process, message):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(TimeoutError, match=message):
+        meet(Place(f"127.0.0.1:{port}", 3, process), 0.5)
+
+
+def test_all_meet_whoever_comes_first():
+    """A stranger at the port is no process of the job."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    places = [Place(f"127.0.0.1:{port}", 3, i) for i in (2, 0, 1)]
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(meet, place, 20) for place in places[:2]]
+        stranger = socket.create_connection(("127.0.0.1", port), 5) if wait_for(port) else None
+        stranger.sendall(b"GET / HTTP/1.1")
+        assert not any(d.done() for d in done)
+        done.append(pool.submit(meet, places[2], 20))
+        for d in done:
+            d.result(timeout=30)
+        stranger.close()
+
+
+def wait_for(port):
+    """Until somebody listens."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def test_the_environment_fills_what_is_not_given():

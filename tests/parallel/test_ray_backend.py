@@ -36,6 +36,22 @@ class DiesOnce:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@dataclasses.dataclass(frozen=True)
+class OnLoopback:
+    """Fails in a worker where a process of Ray listens on another address."""
+
+    def __call__(self, alpha: float) -> None:
+        import psutil
+
+        ours = [p for p in psutil.Process().parents() if p.name() in ("raylet", "gcs_server")]
+        ours += [child for parent in list(ours) for child in parent.children(recursive=True)]
+        heard = {
+            c.laddr.ip for p in ours for c in p.net_connections("inet") if c.status == "LISTEN"
+        }
+        if not heard or not heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}:
+            raise OSError(f"listening on {heard}")
+
+
 def table(study: AbstractStudy, folder: Path, backend: Any = None) -> list[dict[str, Any]]:
     """The stored cells, all but the seconds they took."""
     run_study(study, folder, backend=backend)
@@ -67,6 +83,17 @@ def test_a_killed_worker_loses_nothing(tmp_path):
     study = Ladder(n=3, bad=bad, before=DiesOnce(flag))
     assert table(study, tmp_path / "ray", RayBackend(cpus=1)) == expected
     assert flag.exists()
+
+
+@quiet
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux tells who listens")
+def test_a_local_ray_listens_on_loopback_only(tmp_path):
+    from otflow.parallel.ray_backend import RayBackend
+
+    pytest.importorskip("psutil")
+    cells = table(Ladder(n=1, before=OnLoopback()), tmp_path / "ray", RayBackend(cpus=1))
+    assert [cell["error"] for cell in cells] == [None, None]
 
 
 def test_retries_and_cpus_are_checked():

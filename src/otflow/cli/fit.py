@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,32 +89,59 @@ def fit(
     from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
-    if distributed:
-        from otflow.parallel import join_processes
+    with _job() if distributed else contextlib.nullcontext():
+        rows, size = _rows(data, columns, stream)
+        model = OTFlow(random_state=seed, **settings)
+        watch: dict[str, Any] = {"resume": resume}
+        if checkpoint is not None:
+            watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+        first = not distributed or is_first()
+        asked = options if first else options | {"log": None, "tensorboard": None, "mlflow": False}
+        with _logs(asked, resume) as logs, sigterm_interrupts():
+            if first and not as_json:
+                logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
+            try:
+                model.fit(rows, **watch, on_validation=lambda row: [f(row) for f in logs])
+            except (KeyboardInterrupt, TrainingDivergedError):
+                if first and hasattr(model, "flow_"):
+                    model.save(out)
+                    fail(f"training stopped early; the best weights so far are in {out}.")
+                raise
+        if not first:
+            return
+        model.save(out)
+        found = _summary(model, size, out)
+        typer.echo(json.dumps(found | {"options": _plain(options)}) if as_json else _text(found))
 
+
+@contextlib.contextmanager
+def _job() -> Iterator[None]:
+    """One process of a job: an error ends it without waiting for the others."""
+    from otflow.parallel import join_processes
+    from otflow.peers import errors_end_the_job
+
+    with _only_python_prints():
         join_processes()
-    rows, size = _rows(data, columns, stream)
-    model = OTFlow(random_state=seed, **settings)
-    watch: dict[str, Any] = {"resume": resume}
-    if checkpoint is not None:
-        watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-    first = not distributed or is_first()
-    asked = options if first else options | {"log": None, "tensorboard": None, "mlflow": False}
-    with _logs(asked, resume) as logs, sigterm_interrupts():
-        if first and not as_json:
-            logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
-        try:
-            model.fit(rows, **watch, on_validation=lambda row: [f(row) for f in logs])
-        except (KeyboardInterrupt, TrainingDivergedError):
-            if first and hasattr(model, "flow_"):
-                model.save(out)
-                fail(f"training stopped early; the best weights so far are in {out}.")
-            raise
-    if not first:
+        with errors_end_the_job():
+            yield
+
+
+@contextlib.contextmanager
+def _only_python_prints() -> Iterator[None]:
+    """Gloo, which carries sums between processes, would say on standard output that it runs."""
+    if sys.stdout is not sys.__stdout__:
+        yield
         return
-    model.save(out)
-    found = _summary(model, size, out)
-    typer.echo(json.dumps(found | {"options": _plain(options)}) if as_json else _text(found))
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        with open(kept, "w", closefd=False) as output, contextlib.redirect_stdout(output):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int, int]]:

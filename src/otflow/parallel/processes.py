@@ -4,27 +4,18 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from otflow.devices import use_all_cores
+from otflow.parallel.meeting import LOOPBACK, Place, meet
 from otflow.parallel.watch import Watch
 from otflow.peers import on_loss
 from otflow.training.config import check_count, check_number
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SLURM_PORT = 61_440  # the first of 4,096, of which the job's number picks one
-
-
-class Place(NamedTuple):
-    """Where a process stands in a job."""
-
-    coordinator: str
-    n_processes: int
-    process_id: int
 
 
 def join_processes(
@@ -57,7 +48,8 @@ def join_processes(
 
     Raises:
         ValueError, TypeError: an argument is missing or wrong.
-        RuntimeError: JAX has computed something already, or the others did not come in time.
+        TimeoutError: the others did not come in time.
+        RuntimeError: JAX has computed something already.
     """
     place = find_place(coordinator, n_processes, process_id, os.environ)
     check_number("timeout", timeout, positive=True)
@@ -65,7 +57,8 @@ def join_processes(
     if place.n_processes == 1:
         return place
     host, port = place.coordinator.rsplit(":", 1)
-    local = host in _LOOPBACK
+    local = host in LOOPBACK
+    meet(place, timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     try:
@@ -94,7 +87,8 @@ def _watch(place: Place, host: str, interface: str, timeout: float) -> None:
     own = np.int32(0 if server is None else server.getsockname()[1])
     port = int(multihost_utils.broadcast_one_to_all(own))
     address = None if first else (host, port)
-    on_loss(Watch(place.process_id, place.n_processes, server, address, timeout).find_lost)
+    watch = Watch(place.process_id, place.n_processes, server, address, timeout)
+    on_loss(watch.find_lost, watch.fail)
 
 
 def find_place(

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import socket
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from otflow.training.config import check_count
 
 _STORE_BYTES = 80 * 2**20  # of shared memory: results are small
 _INHERITED = ("JAX_", "XLA_", "OMP_", "OPENBLAS_", "MKL_", "OTFLOW_")
+_ANSWER = 10.0  # seconds within which a cluster answers
 _POLL = 1.0  # seconds between looks at the time left
 
 
@@ -35,12 +38,14 @@ class RayBackend:
     started again.
 
     Args:
-        address: of a cluster ("host:6379", "ray://...", "auto"); None starts Ray on this machine.
+        address: of a cluster ("host:6379", "ray://...", "auto"); None starts Ray on this machine,
+            listening on loopback alone (where Ray was not imported before).
         cpus: of Ray's CPUs a task takes; None is the number of devices.
         retries: of a task whose worker was lost.
 
     Raises:
         ImportError: Ray is not installed: `pip install 'otflow[ray]'`.
+        ConnectionError: nothing answers at the address.
         ValueError, TypeError: a number out of range.
     """
 
@@ -49,7 +54,10 @@ class RayBackend:
         self.cpus = jax.local_device_count() if cpus is None else cpus
         check_count("cpus", self.cpus)
         check_count("retries", retries, 0)
+        _check_reachable(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+        if address is None:  # Ray's name for: listen on loopback, not on the network's address
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         self._ray = require("ray", "ray")
 
     def __call__(
@@ -104,6 +112,19 @@ class RayBackend:
             yield
         finally:
             self._ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself would try for a quarter of an hour."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address or "")
+    if address in (None, "auto", "local") or (address and "://" in address and not found):
+        return
+    if found is None:
+        raise ValueError(f"address: expected 'host:port', 'ray://...' or 'auto'; got {address!r}.")
+    try:
+        socket.create_connection((found[1], int(found[2])), _ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"address: no Ray cluster answers at {address} ({error}).") from error
 
 
 class _Copies:

@@ -2,7 +2,8 @@
 
 Process 0 holds a connection to each of the others. Where one closes without a farewell, its
 process is lost: process 0 tells the others, which end at once; itself it lets training write its
-checkpoint first. XLA's heartbeats would end them too, later and without a word on how to go on.
+checkpoint first. XLA's heartbeats would end them too, later and without a word on how to go on. A
+process that ends on an error takes no farewell and does not wait for the others, as JAX would.
 """
 
 import atexit
@@ -12,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+from typing import Any
 
 _GRACE = 20.0  # seconds for process 0 to leave by itself
 _EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
@@ -41,6 +43,7 @@ class Watch:
         self._id, self._n = process_id, n_processes
         self._lost: int | None = None
         self._known, self._ending, self._lock = threading.Event(), False, threading.Lock()
+        self._failed = False
         self._peers: dict[int, socket.socket] = {}
         if server is not None:
             server.settimeout(timeout)
@@ -59,6 +62,17 @@ class Watch:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             threading.Thread(target=self._follow, args=(number, peer), daemon=True).start()
         atexit.register(self._leave)  # after JAX's own handler: it runs before that
+        hook = sys.excepthook
+
+        def failing(*error: Any) -> None:
+            self.fail()
+            hook(*error)
+
+        sys.excepthook = failing
+
+    def fail(self) -> None:
+        """This process ends on an error: it will not wait for the others."""
+        self._failed = True
 
     def find_lost(self, seconds: float) -> int | None:
         """The number of a lost process, as soon as there is one."""
@@ -88,9 +102,10 @@ class Watch:
 
     def _leave(self) -> None:
         self._ending = True
-        for peer in self._peers.values():
-            _send(peer, _FAREWELL)
-        if self._known.is_set():  # JAX would wait for the lost process, then abort
+        if not self._failed:
+            for peer in self._peers.values():
+                _send(peer, _FAREWELL)
+        if self._failed or self._known.is_set():  # JAX would wait for the others, then abort
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(_EXIT_CODE)
