@@ -5,12 +5,14 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars
 import pytest
 from typer.testing import CliRunner
 
+import otflow
 from otflow.cli.app import app
 from otflow.estimator import load
 from tests.fakes import no_training
@@ -123,6 +125,7 @@ def job(folder, *sources):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     shared = {"OTFLOW_COORDINATOR": f"127.0.0.1:{port}", "OTFLOW_PROCESSES": str(len(sources))}
+    shared |= {"PYTHONPATH": str(Path(otflow.__file__).parents[1])}  # this one, from any folder
     shared |= {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     small = ["--out", "m", "--distributed", "--json", "--width", "4", "--max-iter", "25"]
     pipe = subprocess.PIPE

@@ -129,10 +129,10 @@ def _job() -> Iterator[None]:
 @contextlib.contextmanager
 def _only_python_prints() -> Iterator[None]:
     """Gloo, which carries sums between processes, would say on standard output that it runs."""
-    if sys.stdout is not sys.__stdout__:
+    if sys.__stdout__ is None or sys.stdout is not sys.__stdout__:
         yield
         return
-    sys.stdout.flush()
+    sys.__stdout__.flush()
     kept = os.dup(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
