@@ -35,16 +35,17 @@ class ShardedRows(NamedTuple):
     mesh: Mesh
 
     @staticmethod
-    def of(rows: Rows, part: bool = False) -> "ShardedRows":
+    def of(rows: Rows, part: bool = False, mesh: Mesh | None = None) -> "ShardedRows":
         """All rows, or a batch for each of several steps; some may come twice, with share 0.
 
         Args:
             rows: on the host, arrays (n, ...) or (steps, n, ...).
             part: these are this process's own rows, as many as every other one has.
+            mesh: by default `job_mesh` for so many rows.
         """
         axis = rows.x.ndim - 2
         n = rows.x.shape[axis]
-        mesh = job_mesh(n)
+        mesh = job_mesh(n) if mesh is None else mesh
         processes = jax.process_count() if part else 1
         index = np.minimum(np.arange(n + -n % (mesh.size // processes)), n - 1)
         padded = jax.tree.map(lambda array: np.take(np.asarray(array), index, axis), rows)
@@ -88,36 +89,47 @@ def make_block(
     """
 
     def local(
-        params: Any, static: Any, state: Any, span: Array, batches: Rows, share: Array
+        params: Any,
+        static: Any,
+        state: Any,
+        span: Array,
+        batches: Rows,
+        share: Array,
+        around: Rows,
+        around_share: Array,
     ) -> tuple[tuple[Any, Any], StepLog]:
         first, n_steps = span
 
         def step(
-            carry: tuple[Any, Any], number: Array, batch: Rows
+            carry: tuple[Any, Any], number: Array, batch: Rows, points: Rows
         ) -> tuple[tuple[Any, Any], StepLog]:
             own = scheme.folded(first + number).folded(device_number())
+            given = (batch, share, (points, around_share))
             means, gradient = total(
-                batch_gradient(own, target, alpha, beta, carry[0], static, batch, share)
+                batch_gradient(own, target, alpha, beta, carry[0], static, *given)
             )
             carry, finite = guarded_update(optimiser, carry, means, gradient)
             return carry, StepLog(means, finite)
 
         def nothing(
-            carry: tuple[Any, Any], number: Array, batch: Rows
+            carry: tuple[Any, Any], number: Array, batch: Rows, points: Rows
         ) -> tuple[tuple[Any, Any], StepLog]:
             zero = jnp.zeros((), batch.x.dtype)
             return carry, StepLog(Costs(zero, zero, zero), jnp.ones((), bool))
 
-        def body(carry: Any, given: tuple[Array, Rows]) -> tuple[tuple[Any, Any], StepLog]:
+        def body(carry: Any, given: tuple[Array, Rows, Rows]) -> tuple[tuple[Any, Any], StepLog]:
             return jax.lax.cond(given[0] < n_steps, step, nothing, carry, *given)
 
         numbers = jnp.arange(batches.x.shape[0])
-        return jax.lax.scan(body, (params, state), (numbers, batches))
+        return jax.lax.scan(body, (params, state), (numbers, batches, around))
 
     @eqx.filter_jit
-    def compiled(params: Any, static: Any, state: Any, span: Array, batches: ShardedRows) -> Any:
-        shared, rows = (params, static, state, span), (batches.rows, batches.share)
-        return on_shards(local, batches.mesh, shared, rows, (1, 0))
+    def compiled(
+        params: Any, static: Any, state: Any, span: Array, batches: ShardedRows, around: ShardedRows
+    ) -> Any:
+        shared = (params, static, state, span)
+        rows = (batches.rows, batches.share, around.rows, around.share)
+        return on_shards(local, batches.mesh, shared, rows, (1, 0, 1, 0))
 
     most = 0
 
@@ -132,10 +144,12 @@ def make_block(
         nonlocal most
         n_steps = batches.n
         most = max(most, n_steps)
-        given = ShardedRows.of(batches.take(np.minimum(np.arange(most), n_steps - 1)), part)
+        batches = batches.take(np.minimum(np.arange(most), n_steps - 1))
+        given = ShardedRows.of(batches, part)
+        around = ShardedRows.of(batches.around(), part, given.mesh)
         span = np.array([first, n_steps])
         shared = everywhere((params, static, state, span), given.mesh)
-        (params, state), log = compiled(*shared, given)  # type: ignore[arg-type]
+        (params, state), log = compiled(*shared, given, around)  # type: ignore[arg-type]
         return params, state, jax.tree.map(lambda values: values[:n_steps], jax.device_get(log))
 
     return block

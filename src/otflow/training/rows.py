@@ -42,9 +42,10 @@ class Rows(eqx.Module):
     def around(self) -> "Rows":
         """Points between and around a quarter of the rows: x_i + (x_j - x_k) / 2, under c_i.
 
-        Held-out points fall there too; the map has to be invertible where no training row is.
+        Held-out points fall there too; the map has to be invertible where no training row is. Of
+        several batches, arrays (steps, n, ...), each has its own.
         """
-        condition = None if self.condition is None else self.condition[::4]
+        condition = None if self.condition is None else self.condition[..., ::4, :]
         return Rows(spread(self.x), condition=condition)
 
 
@@ -58,6 +59,8 @@ def on_host(x: "Float[Array, 'n d'] | Rows") -> Rows:
     return jax.tree.map(np.asarray, as_rows(x))
 
 
-def spread(x: Float[Array, "n d"]) -> Float[Array, "k d"]:
+def spread(x: Float[Array, "*steps n d"]) -> Float[Array, "*steps k d"]:
     """x_i + (x_j - x_k) / 2 for every fourth row i, j and k the rows before it."""
-    return (x + 0.5 * (jnp.roll(x, 1, axis=0) - jnp.roll(x, 2, axis=0)))[::4]
+    roll = np.roll if isinstance(x, np.ndarray) else jnp.roll
+    half = x.dtype.type(0.5)
+    return (x + half * (roll(x, 1, axis=-2) - roll(x, 2, axis=-2)))[..., ::4, :]

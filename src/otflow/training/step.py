@@ -126,10 +126,12 @@ def batch_gradient(
     static: Any,
     x: Float[Array, "n d"] | Rows,
     share: Float[Array, " n"] | None = None,
+    around: tuple[Rows, Float[Array, " k"]] | None = None,
 ) -> tuple[Costs, Any]:
     """Costs summed by share, and the gradient of the objective with the violation's penalty.
 
-    The shares of a batch sum to 1 (1/n by default); those of one device's part to less.
+    The shares of a batch sum to 1 (1/n by default); those of one device's part to less. The penalty
+    is on the points `around` with their shares, by default `Rows.around` of the batch.
     """
 
     def objective(params: Any, number: Array, rows: Rows, shares: Array) -> Any:
@@ -138,28 +140,29 @@ def batch_gradient(
         means = jax.tree.map(lambda a: _weighted(shares, a), found)
         return means.objective(alpha, beta), means
 
-    def penalty(params: Any, around: Rows, share: Array) -> Array:
-        potential = eqx.combine(params, static).given(around.condition)
-        return alpha * share * jnp.mean(scheme.violation(potential, around.x))
-
-    def repel(params: Any, around: Rows, share: Array) -> Any:
-        """The penalty's gradient, computed only where it is not zero."""
-        nothing = jax.tree.map(jnp.zeros_like, params)
-        violated = penalty(params, around, share) > 0
-        return jax.lax.cond(violated, jax.grad(penalty), lambda *_: nothing, params, around, share)
+    def penalty(params: Any, points: Rows, shares: Array) -> Array:
+        potential = eqx.combine(params, static).given(points.condition)
+        return alpha * _weighted(shares, scheme.violation(potential, points.x))
 
     def body(total: Any, chunk: tuple[Array, Rows, Array]) -> tuple[Any, None]:
-        number, rows, shares = chunk
         value_and_grad = jax.value_and_grad(objective, has_aux=True)
-        (_, means), gradient = value_and_grad(params, number, rows, shares)
-        away = repel(params, rows.around(), jnp.sum(shares))
-        return jax.tree.map(jnp.add, total, (means, jax.tree.map(jnp.add, gradient, away))), None
+        (_, means), gradient = value_and_grad(params, *chunk)
+        return jax.tree.map(jnp.add, total, (means, gradient)), None
+
+    def repel(total: Any, chunk: tuple[Rows, Array]) -> tuple[Any, None]:
+        """The penalty's gradient, computed only where it is not zero."""
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        violated = penalty(params, *chunk) > 0
+        away = jax.lax.cond(violated, jax.grad(penalty), lambda *_: nothing, params, *chunk)
+        return jax.tree.map(jnp.add, total, away), None
 
     zero = jnp.zeros((), as_rows(x).x.dtype)
     start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
     size = chunk_size(eqx.combine(params, static))
     rows, shares = in_chunks(x, size, share)
-    return jax.lax.scan(body, start, (jnp.arange(len(shares)), rows, shares))[0]
+    means, gradient = jax.lax.scan(body, start, (jnp.arange(len(shares)), rows, shares))[0]
+    points, weights = (as_rows(x).around(), None) if around is None else around
+    return means, jax.lax.scan(repel, gradient, in_chunks(points, size, weights))[0]
 
 
 def guarded_update(
