@@ -65,7 +65,7 @@ def advise_alpha(
     if X.ndim != 2 or len(X) < 50:
         raise ValueError(f"X: expected shape (n, d) with n >= 50; got {X.shape}.")
     problem, network = DataProblem(X, 0.2, seed), Network(width)
-    config = EnsembleConfig(first_order=max_iter, natural=60, natural_rows=2000)
+    config = EnsembleConfig(first_order=max_iter, natural=60, natural_rows=2000, monotone=True)
     starts = [network.start(problem, alpha, seed) for alpha in _ALPHAS]
     flows = train_members(starts, problem, _ALPHAS, [seed, seed], config)
     moved = [_transport(flow, problem.rows) for flow in flows]

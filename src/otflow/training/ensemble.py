@@ -47,7 +47,7 @@ class EnsembleConfig:
         natural: natural-gradient steps after them, >= 0.
         natural_rows: points a step of those; all points of a data set that is no larger.
         damping: see NaturalConfig.
-        monotone: see NaturalConfig; for data sets used whole in every step.
+        monotone: see NaturalConfig; for data sets used whole, or nearly, in every step.
     """
 
     first_order: int = 1000
