@@ -1,6 +1,10 @@
 """Fixtures that more than one test file uses."""
 
+import atexit
 import gc
+import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -8,8 +12,19 @@ import pytest
 from otflow.precision import precision
 from tests.support import OFFICIAL, load_official
 
-# Tests compile more than they compute: a third of the suite's time. Subprocesses run as users do.
-jax.config.update("jax_disable_most_optimizations", True)
+# Tests compile more than they compute. Most optimisations are left out, and what a worker has
+# compiled once it and its subprocesses find in a folder that lives as long as the worker does.
+COMPILED = tempfile.mkdtemp(prefix="otflow-tests-")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+SETTINGS = {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": COMPILED,
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in SETTINGS.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -33,7 +33,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
     [({"scheme": "rk4", "dtype": "float64"}, 1e-9), ({"scheme": "conforming"}, 2e-4)],

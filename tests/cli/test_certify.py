@@ -29,7 +29,6 @@ def run(*words, code=0):
     return result
 
 
-@pytest.mark.slow
 def test_json_and_table(files):
     """No time to fit: any u is valid. The JSON is the library's own certificate."""
     command = ("certify", files / "m", files / "x.npy", "--seconds", "1e-9")

@@ -71,7 +71,6 @@ def test_columns_of_a_stream_and_its_options_fed_back(folder, monkeypatch):
     assert load("m").columns_ == ("weight", "height")
 
 
-@pytest.mark.slow
 def test_a_stream_trains(folder):
     words = ("--stream", "--width", "4", "--max-iter", "50", "--batch-size", "64", "--json")
     found = json.loads(run("fit", "shards", "--out", "m", *words).stdout)

@@ -181,7 +181,6 @@ def test_json(folder):
 SHORT = "fit data.csv --out m --scheme rk4 --n-steps 2 --width 4 --max-iter 75 --batch-size 64"
 
 
-@pytest.mark.slow
 def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):
     """An interruption from inside, then the rest: the same model as without one."""
     monkeypatch.chdir(tmp_path)

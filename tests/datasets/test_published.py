@@ -63,7 +63,6 @@ def test_power_of_other_columns_is_rejected(tmp_path):
         power(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_gaussian_scores_as_published_on_power():
     """-7.73 nats; the paper has -7.74 for its own noise."""
     folder = os.environ.get("OTFLOW_DATA", "")

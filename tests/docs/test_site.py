@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 import pytest
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # What a page fetches by itself, by tag; links that a reader may click are not among them.
 FETCHED = {

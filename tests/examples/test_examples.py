@@ -20,7 +20,6 @@ def no_display(monkeypatch):
     matplotlib.pyplot.close("all")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", [s for s in SCRIPTS if s.stem not in NEEDS_DATA], ids=lambda s: s.stem
 )

@@ -26,7 +26,7 @@ def on_validation(row):
     if row["iteration"] == 25 and place.process_id == victim:
         os.kill(os.getpid(), 9)
 data = np.random.default_rng(0).standard_normal((401, 2)) ** 3 + 1
-kind = {"width": 4, "max_iter": 50, "n_steps": 2, "dtype": "float64", "verbose": False}
+kind = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 2, "dtype": "float64", "verbose": False}
 if sys.argv[3] == "stream":
     from otflow import ShardedTable
     data = ShardedTable(f"{folder}/shared.npy", piece_rows=40, buffer_rows=160, lanes=4)
@@ -67,8 +67,7 @@ def losses(output):
     return np.array(line.split()[2:], float)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["rows", "stream"])
+@pytest.mark.parametrize("source", ["rows", pytest.param("stream", marks=pytest.mark.slow)])
 def test_two_processes_train_like_one(tmp_path, source):
     """float64: sums in another order differ by 1e-16 a step, and 50 steps amplify it little."""
     data = np.random.default_rng(0).standard_normal((401, 2)) ** 3 + 1
@@ -83,7 +82,6 @@ def test_two_processes_train_like_one(tmp_path, source):
     np.testing.assert_allclose(losses(out[0]), losses(alone[0]), rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_a_killed_process_is_named_and_one_process_goes_on(tmp_path):
     began = time.monotonic()
     codes, _, errors = job(2, tmp_path, victim=1)

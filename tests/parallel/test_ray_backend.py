@@ -60,7 +60,6 @@ def table(study: AbstractStudy, folder: Path, backend: Any = None) -> list[dict[
 
 
 @quiet
-@pytest.mark.slow
 def test_an_alpha_study_has_the_same_table(tmp_path, monkeypatch):
     from otflow.parallel.ray_backend import RayBackend
 
@@ -74,7 +73,6 @@ def test_an_alpha_study_has_the_same_table(tmp_path, monkeypatch):
 
 
 @quiet
-@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(tmp_path):
     from otflow.parallel.ray_backend import RayBackend
 
@@ -86,7 +84,6 @@ def test_a_killed_worker_loses_nothing(tmp_path):
 
 
 @quiet
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux tells who listens")
 def test_a_local_ray_listens_on_loopback_only(tmp_path):
     from otflow.parallel.ray_backend import RayBackend

@@ -10,7 +10,7 @@ from otflow.studies import advice
 from otflow.studies.advice import advise_alpha
 from otflow.studies.problems import DataProblem
 
-N, MEAN, STD = 400, 1.5, 0.5
+N, MEAN, STD = 1600, 1.5, 0.5
 
 
 def data():
