@@ -56,6 +56,9 @@ class OTFlow(FittedEstimator):
         batch_size: rows a step.
         learning_rate: peak of the learning-rate schedule.
         patience: validations (one every 25 steps) without improvement before stopping.
+        merging: share of max_iter during which the components of a mixture target come apart, from
+            one place to where they are: the likelihood alone does not carry mass over the gap
+            between two, and some would stay in the wrong one. No effect on other targets.
         validation_fraction: share of X held out when X_val is not given; 0 uses all rows to train
             and never stops early.
         base: "gaussian" starts from the solution between the Gaussians with the moments of the
@@ -99,6 +102,7 @@ class OTFlow(FittedEstimator):
         batch_size: int = 1024,
         learning_rate: float = 0.01,
         patience: int = 20,
+        merging: float = 0.6,
         validation_fraction: float = 0.1,
         base: str | None = "gaussian",
         random_state: Any = None,
@@ -122,6 +126,7 @@ class OTFlow(FittedEstimator):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.patience = patience
+        self.merging = merging
         self.validation_fraction = validation_fraction
         self.base = base
         self.random_state = random_state

@@ -41,6 +41,7 @@ class Settings:
     batch_size: int
     learning_rate: float
     patience: int
+    merging: float
     validation_fraction: float
     base: str | None
     dtype: Any
@@ -79,6 +80,7 @@ class Settings:
     def training(self, seed: int) -> TrainingConfig:
         """The first-order phase."""
         names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience", "n_probes"]
+        names += ["merging"]
         values = {name: getattr(self, name) for name in names}
         check_number("alpha", self.alpha, positive=True)
         clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
@@ -197,6 +199,8 @@ def _fit_flow(
     else:
         potential, scheme = start.potential, start.scheme
     config = settings.training(seed)
+    if start is not None:
+        config = dataclasses.replace(config, merging=0.0)
     first = train(
         potential,
         scheme,

@@ -13,6 +13,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.base import check_points
+from otflow.precision import precision
 
 
 class Moments(NamedTuple):
@@ -41,6 +42,14 @@ class AbstractTarget(eqx.Module):
     def moments(self) -> Moments | None:
         """Mean and covariance; None where they are not known, and then no Gaussian base is."""
         return None
+
+    def merged(self, share: float) -> "AbstractTarget":
+        """The density with its components drawn together by `share` of the way; itself by default.
+
+        The target while training is young: gradients of log rho1 do not carry mass over the gap
+        between two components.
+        """
+        return self
 
 
 class StandardNormal(AbstractTarget):
@@ -145,6 +154,24 @@ class GaussianMixture(AbstractTarget):
         mean = weights @ means
         within = np.einsum("k,kde,kfe->df", weights, factors, factors)
         return Moments(mean, within + (weights * (means - mean).T) @ (means - mean))
+
+    def merged(self, share: float) -> "GaussianMixture":
+        """With `share` in [0, 1] of the covariance between the means moved into each component.
+
+        At 1 all components lie around the mean, at 0 it is this mixture; mean and covariance of
+        the whole are the same throughout.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share: expected a number in [0, 1]; got {share}.")
+        log_weights, means, factors = (
+            np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
+        )
+        weights = np.exp(log_weights)
+        apart = means - (weights / weights.sum()) @ means
+        between = (weights / weights.sum() * apart.T) @ apart
+        covs = factors @ factors.transpose(0, 2, 1) + share * between
+        with precision(self.means.dtype):
+            return GaussianMixture(weights, means - (1 - math.sqrt(1 - share)) * apart, covs)
 
 
 class RotatedProduct(AbstractTarget):

@@ -84,7 +84,8 @@ def make_block(
     It maps (params, static, optimiser state, batches, number of the first step) to (params,
     optimiser state, StepLog on the host). The batches are rows on the host, arrays (steps, batch,
     ...); with `part` this process's part of them. Every device takes a shard of each batch, and
-    gradients are summed over them. A step whose objective or gradient is not finite changes
+    gradients are summed over them. `towards` is a target of the same form to aim at instead, for
+    one call. A step whose objective or gradient is not finite changes
     nothing and is flagged. Fewer batches than in an earlier call run in its program.
     """
 
@@ -93,6 +94,7 @@ def make_block(
         static: Any,
         state: Any,
         span: Array,
+        target: Any,
         batches: Rows,
         share: Array,
         around: Rows,
@@ -125,9 +127,15 @@ def make_block(
 
     @eqx.filter_jit
     def compiled(
-        params: Any, static: Any, state: Any, span: Array, batches: ShardedRows, around: ShardedRows
+        params: Any,
+        static: Any,
+        state: Any,
+        span: Array,
+        target: Any,
+        batches: ShardedRows,
+        around: ShardedRows,
     ) -> Any:
-        shared = (params, static, state, span)
+        shared = (params, static, state, span, target)
         rows = (batches.rows, batches.share, around.rows, around.share)
         return on_shards(local, batches.mesh, shared, rows, (1, 0, 1, 0))
 
@@ -140,6 +148,7 @@ def make_block(
         batches: Rows,
         first: int = 0,
         part: bool = False,
+        towards: AbstractTarget | None = None,
     ) -> tuple[Any, Any, StepLog]:
         nonlocal most
         n_steps = batches.n
@@ -148,7 +157,8 @@ def make_block(
         given = ShardedRows.of(batches, part)
         around = ShardedRows.of(batches.around(), part, given.mesh)
         span = np.array([first, n_steps])
-        shared = everywhere((params, static, state, span), given.mesh)
+        aim = target if towards is None else towards
+        shared = everywhere((params, static, state, span, aim), given.mesh)
         (params, state), log = compiled(*shared, given, around)  # type: ignore[arg-type]
         return params, state, jax.tree.map(lambda values: values[:n_steps], jax.device_get(log))
 

@@ -23,6 +23,8 @@ class TrainingConfig:
             such an error is refined where step doubling finds more.
         n_probes: random directions of Hutchinson's trace in training steps of RK4; 0 is the exact
             trace. Validation is always exact.
+        merging: share of the steps, in [0, 1), during which the target's components come apart
+            (`AbstractTarget.merged`). Validation is always on the target itself.
 
     Raises:
         ValueError, TypeError: a field is out of its range.
@@ -39,6 +41,7 @@ class TrainingConfig:
     seed: int = 0
     nll_tolerance: float = 0.02
     n_probes: int = 0
+    merging: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("alpha", "learning_rate", "clip_norm", "nll_tolerance"):
@@ -47,6 +50,17 @@ class TrainingConfig:
         for name in ("max_iter", "batch_size", "validate_every", "patience"):
             check_count(name, getattr(self, name))
         check_count("n_probes", self.n_probes, 0)
+        check_number("merging", self.merging, positive=False)
+        if self.merging >= 1:
+            raise ValueError(f"merging: expected a number in [0, 1); got {self.merging}.")
+
+    def merged_share(self, iteration: int) -> float:
+        """1 at the first step, 0 when `merging` of the steps are done: slower, the nearer to 0.
+
+        Components whose distance is large against their width meet late: at a small share.
+        """
+        steps = self.merging * self.max_iter
+        return 0.0 if iteration >= steps else (1 - iteration / steps) ** 3
 
 
 def check_number(name: str, value: object, *, positive: bool) -> None:

@@ -135,8 +135,9 @@ def _train(
                     arguments = (target, optimiser, config.alpha, config.beta)
                     blocks[run.scheme] = make_block(run.training_scheme(), *arguments)
                 steps = min(config.validate_every, config.max_iter - run.iteration)
+                first, towards = run.iteration, run.towards()
                 params, state, log = blocks[run.scheme](
-                    params, static, state, batches.take(steps), run.iteration, batches.part
+                    params, static, state, batches.take(steps), first, batches.part, towards
                 )
                 finite = bool(np.all(log.finite))
                 run.validate(steps, eqx.combine(params, static), log.costs, finite)
@@ -222,12 +223,17 @@ class _Run:
         elif objective < self.best_objective:
             self.best, self.best_iteration = potential, self.iteration
             self.best_objective, self.waited = objective, 0
-        else:
+        elif not self.config.merged_share(self.iteration):
             self.waited += 1
         if self.iteration >= self.config.max_iter:
             self.status = "max_iter"
         elif self.stops_early and self.waited >= self.config.patience:
             self.status = "early_stopping"
+
+    def towards(self) -> AbstractTarget:
+        """The target of the next steps: its components may still be on their way."""
+        share = self.config.merged_share(self.iteration)
+        return self.target.merged(share) if share else self.target
 
     def training_scheme(self) -> AbstractScheme:
         """The scheme that the steps differentiate: with the barrier, or with an estimated trace."""
