@@ -270,3 +270,40 @@ def test_bad_products_are_rejected(name, weights, means, stds, rotation):
     RotatedProduct(ONES, ONES, ONES, np.eye(2))
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         RotatedProduct(weights, means, stds, rotation)
+
+
+@pytest.mark.usefixtures("float64")
+class TestMerged:
+    """Between the Gaussian of the mixture's moments and the mixture."""
+
+    @pytest.mark.parametrize("dim", [1, 2, 5])
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_keeps_the_moments(self, dim, share):
+        whole, found = mixture(dim).moments(), mixture(dim).merged(share).moments()
+        np.testing.assert_allclose(found.mean, whole.mean, atol=1e-12)
+        np.testing.assert_allclose(found.cov, whole.cov, rtol=1e-11, atol=1e-12)
+
+    def test_ends(self):
+        y = np.random.default_rng(0).standard_normal((20, 2))
+        mean, cov = mixture(2).moments()
+        gauss = stats.multivariate_normal(mean, cov).logpdf(y)
+        np.testing.assert_allclose(mixture(2).merged(1.0).log_prob(y), gauss, rtol=1e-11)
+        np.testing.assert_allclose(mixture(2).merged(0.0).log_prob(y), by_scipy(2, y), rtol=1e-11)
+
+    def test_one_component_stays(self):
+        single = GaussianMixture([1.0], [[1.0, 2.0]], [np.diag([0.5, 2.0])])
+        np.testing.assert_allclose(single.merged(0.7).factors, single.factors, rtol=1e-12)
+
+    @pytest.mark.parametrize("share", [-0.1, 1.1, np.nan])
+    def test_refused(self, share):
+        with pytest.raises(ValueError, match=r"^share: expected a number in \[0, 1\]"):
+            mixture(2).merged(share)
+
+    @pytest.mark.parametrize("make", [StandardNormal, rotated])
+    def test_other_targets_stay(self, make):
+        target = make(2)
+        assert target.merged(0.5) is target
+
+
+def test_merged_keeps_the_precision():
+    assert mixture(2).merged(0.5).means.dtype == np.float32

@@ -44,7 +44,7 @@ class AbstractTarget(eqx.Module):
         return None
 
     def merged(self, share: float) -> "AbstractTarget":
-        """The density with its components drawn together by `share` of the way; itself by default.
+        """The density, its components drawn together by `share` of the way; itself by default.
 
         The target while training is young: gradients of log rho1 do not carry mass over the gap
         between two components.
@@ -156,10 +156,10 @@ class GaussianMixture(AbstractTarget):
         return Moments(mean, within + (weights * (means - mean).T) @ (means - mean))
 
     def merged(self, share: float) -> "GaussianMixture":
-        """With `share` in [0, 1] of the covariance between the means moved into each component.
+        """Between the Gaussian of its moments (share 1) and itself (0), with those moments.
 
-        At 1 all components lie around the mean, at 0 it is this mixture; mean and covariance of
-        the whole are the same throughout.
+        The means' distances to their mean shrink by sqrt(1 - share), and the covariances are
+        those of the components and of the whole, mixed by share.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share: expected a number in [0, 1]; got {share}.")
@@ -167,11 +167,11 @@ class GaussianMixture(AbstractTarget):
             np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
         )
         weights = np.exp(log_weights)
-        apart = means - (weights / weights.sum()) @ means
-        between = (weights / weights.sum() * apart.T) @ apart
-        covs = factors @ factors.transpose(0, 2, 1) + share * between
+        whole = self.moments()
+        centres = whole.mean + math.sqrt(1 - share) * (means - whole.mean)
+        covs = (1 - share) * factors @ factors.transpose(0, 2, 1) + share * whole.cov
         with precision(self.means.dtype):
-            return GaussianMixture(weights, means - (1 - math.sqrt(1 - share)) * apart, covs)
+            return GaussianMixture(np.exp(log_weights), centres, covs)
 
 
 class RotatedProduct(AbstractTarget):

@@ -60,7 +60,7 @@ class TrainingConfig:
         Components whose distance is large against their width meet late: at a small share.
         """
         steps = self.merging * self.max_iter
-        return 0.0 if iteration >= steps else (1 - iteration / steps) ** 3
+        return 0.0 if iteration >= steps else (1 - iteration / steps) ** 6
 
 
 def check_number(name: str, value: object, *, positive: bool) -> None:
