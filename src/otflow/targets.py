@@ -166,12 +166,12 @@ class GaussianMixture(AbstractTarget):
         log_weights, means, factors = (
             np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
         )
-        weights = np.exp(log_weights)
+        weights = np.exp(log_weights) / np.exp(log_weights).sum()
         whole = self.moments()
         centres = whole.mean + math.sqrt(1 - share) * (means - whole.mean)
         covs = (1 - share) * factors @ factors.transpose(0, 2, 1) + share * whole.cov
         with precision(self.means.dtype):
-            return GaussianMixture(np.exp(log_weights), centres, covs)
+            return GaussianMixture(weights, centres, covs)
 
 
 class RotatedProduct(AbstractTarget):
