@@ -77,7 +77,9 @@ def evaluated_objective(model, X):
 # --- results -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["moons_flow", "float64_flow"])
+@pytest.mark.parametrize(
+    "which", ["moons_flow", pytest.param("float64_flow", marks=pytest.mark.slow)]
+)
 def test_shapes_and_types(which, request):
     model = request.getfixturevalue(which)
     X = MOONS[:7]
@@ -256,7 +258,7 @@ def test_a_mixture_target():
     target = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.25 * np.eye(2)] * 2)
     rng = np.random.default_rng(0)
     X = 0.3 * rng.standard_normal((256, 2)) + np.where(rng.random((256, 1)) < 0.5, -3, 3) * [1, 0]
-    model = OTFlow(**SMALL | {"learning_rate": 0.03}, target=target).fit(X)
+    model = OTFlow(**SMALL | {"learning_rate": 0.03}, target=target, merging=0.0).fit(X)
     assert isinstance(model.flow_.target, GaussianMixture)
     assert min(model.history_["objective"]) < model.history_["objective"][0]
     signs = np.sign(model.sample(200)[:, 0])

@@ -248,6 +248,7 @@ def test_a_real_study_on_ray(folder, tmp_path):
     assert found["rows"] == local["rows"]
 
 
+@pytest.mark.slow
 def test_a_real_study_on_all_cores(folder):
     found = real_study(folder)
     assert found["failed"] == []

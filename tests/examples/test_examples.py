@@ -9,6 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+LONG = {
+    "sample_limit",
+    "alpha_limit",
+    "digits",
+}  # the studies' and the demo's own tests are shorter
 NEEDS_DATA = {"gas_turbine", "single_cell"}  # from elsewhere, see their first lines
 
 
@@ -21,7 +26,12 @@ def no_display(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "script", [s for s in SCRIPTS if s.stem not in NEEDS_DATA], ids=lambda s: s.stem
+    "script",
+    [
+        pytest.param(s, id=s.stem, marks=[pytest.mark.slow] if s.stem in LONG else [])
+        for s in SCRIPTS
+        if s.stem not in NEEDS_DATA
+    ],
 )
 def test_draws(script, tmp_path, monkeypatch):
     picture = tmp_path / "picture.png"

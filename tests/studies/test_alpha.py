@@ -437,6 +437,7 @@ class TestRealRun:
         assert abs(v["transport"] - 0.25) < 4 * v["transport_se"] < 0.02
         assert abs(v["kl"]) < 1e-6
 
+    @pytest.mark.slow
     def test_killed_twice_and_resumed(self, tiny, tmp_path, cache):
         """kill -9 after a random line of its progress, twice; the table is the same to the bit."""
         folder, lines = tiny
