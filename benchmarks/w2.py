@@ -48,10 +48,9 @@ def otflow_maps(pair: MapPair, seconds: float, settings: dict) -> tuple[np.ndarr
     from timing.budget import fit_within
 
     target = GaussianMixture(pair.weights, pair.means, pair.covs)
-    options = {"alpha": 300.0, "depth": 0, "n_steps": 4, "random_state": 0, "verbose": False}
-    options |= {"patience": 10**6}
+    options = {"alpha": 300.0, "depth": 0, "n_steps": 4, "patience": 10**6, "random_state": 0}
     options |= SETTINGS[pair.means.shape[1]] | settings
-    model = OTFlow(target=target, standardize=False, **options)
+    model = OTFlow(target=target, standardize=False, verbose=False, **options)
     cut = len(pair.y_train) // 10
     fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds)
     return model.inverse_transform(pair.x_test), model.transform(pair.y_test)

@@ -79,8 +79,8 @@ class Settings:
 
     def training(self, seed: int) -> TrainingConfig:
         """The first-order phase."""
-        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience", "n_probes"]
-        names += ["merging"]
+        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience"]
+        names += ["n_probes", "merging"]
         values = {name: getattr(self, name) for name in names}
         check_number("alpha", self.alpha, positive=True)
         clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
@@ -199,7 +199,7 @@ def _fit_flow(
     else:
         potential, scheme = start.potential, start.scheme
     config = settings.training(seed)
-    if start is not None:
+    if start is not None:  # whose components are apart already
         config = dataclasses.replace(config, merging=0.0)
     first = train(
         potential,

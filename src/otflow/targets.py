@@ -146,11 +146,7 @@ class GaussianMixture(AbstractTarget):
 
     def moments(self) -> Moments:
         """Mean, and the components' mean covariance plus the covariance of their means."""
-        log_weights, means, factors = (
-            np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
-        )
-        weights = np.exp(log_weights)
-        weights = weights / weights.sum()
+        weights, means, factors = self._parts()
         mean = weights @ means
         within = np.einsum("k,kde,kfe->df", weights, factors, factors)
         return Moments(mean, within + (weights * (means - mean).T) @ (means - mean))
@@ -163,15 +159,20 @@ class GaussianMixture(AbstractTarget):
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share: expected a number in [0, 1]; got {share}.")
-        log_weights, means, factors = (
-            np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
-        )
-        weights = np.exp(log_weights) / np.exp(log_weights).sum()
+        weights, means, factors = self._parts()
         whole = self.moments()
         centres = whole.mean + math.sqrt(1 - share) * (means - whole.mean)
         covs = (1 - share) * factors @ factors.transpose(0, 2, 1) + share * whole.cov
         with precision(self.means.dtype):
             return GaussianMixture(weights, centres, covs)
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights that sum to 1, means and factors, float64."""
+        log_weights, means, factors = (
+            np.asarray(a, np.float64) for a in (self.log_weights, self.means, self.factors)
+        )
+        weights = np.exp(log_weights)
+        return weights / weights.sum(), means, factors
 
 
 class RotatedProduct(AbstractTarget):

@@ -85,8 +85,8 @@ def make_block(
     optimiser state, StepLog on the host). The batches are rows on the host, arrays (steps, batch,
     ...); with `part` this process's part of them. Every device takes a shard of each batch, and
     gradients are summed over them. `towards` is a target of the same form to aim at instead, for
-    one call. A step whose objective or gradient is not finite changes
-    nothing and is flagged. Fewer batches than in an earlier call run in its program.
+    one call. A step whose objective or gradient is not finite changes nothing and is flagged. Fewer
+    batches than in an earlier call run in its program.
     """
 
     def local(
