@@ -281,7 +281,13 @@ class TestCondition:
             C, G = (jnp.asarray(rng.standard_normal((rows, 3)), float) for rows in (6, 3))
             return Flow(ConditionalResNet(network, C, G), None, scheme or Conforming(2))
 
-    @pytest.mark.parametrize("scheme", [Conforming(2), RK4(2)], ids=["conforming", "rk4"])
+    @pytest.mark.parametrize(
+        "scheme",
+        [
+            pytest.param(Conforming(2), id="conforming"),
+            pytest.param(RK4(2), id="rk4", marks=pytest.mark.slow),
+        ],
+    )
     def test_every_point_has_its_own(self, scheme):
         flow = self.flow(scheme)
         assert flow.condition_dim == 3

@@ -157,6 +157,7 @@ def test_version_and_help():
         assert "Usage" in run(command, "--help").stdout
 
 
+@pytest.mark.usefixtures("optimised")
 def test_demo(tmp_path):
     """Real training on the digits and in the plane; the model it writes can be used."""
     told = run("demo", "--quick", "--out", tmp_path / "new" / "folder", "--seed", 1).stdout

@@ -60,6 +60,7 @@ def table(study: AbstractStudy, folder: Path, backend: Any = None) -> list[dict[
 
 
 @quiet
+@pytest.mark.slow
 def test_an_alpha_study_has_the_same_table(tmp_path, monkeypatch):
     from otflow.parallel.ray_backend import RayBackend
 

@@ -44,8 +44,10 @@ class TestOrder:
 
     @pytest.mark.parametrize(
         ("direction", "start", "end", "n_steps"),
-        [(push, 0, 1, (16, 32, 64)), (pull, 1, 0, (16, 32, 64))],
-        ids=["push", "pull"],
+        [
+            pytest.param(push, 0, 1, (16, 32, 64), id="push"),
+            pytest.param(pull, 1, 0, (16, 32, 64), id="pull", marks=pytest.mark.slow),
+        ],
     )
     def test_is_four(self, direction, start, end, n_steps):
         exact = integrate_by_the_book(strong(2), X, start, end)
