@@ -315,6 +315,31 @@ def test_a_start_that_is_not_invertible_is_mended():
     assert Conforming(1).push(result.potential, x).valid.all()
 
 
+def test_a_lost_validation_row_does_not_hide_the_best_weights():
+    """The map is invertible where the image is near: one row of 65 is beyond at every step."""
+
+    class Bounded(RK4):
+        def refined(self):
+            return None  # exact, as far as the loop knows
+
+        def push(self, potential, x):
+            pushed = super().push(potential, x)
+            log_det = jnp.where(jnp.abs(pushed.points[:, 0]) < 50, pushed.log_det, -jnp.inf)
+            return eqx.tree_at(lambda p: p.log_det, pushed, log_det)
+
+    x = data()
+    x_val = jnp.concatenate([x, jnp.array([[100.0, 0.0]])])
+    config = TrainingConfig(alpha=ALPHA, max_iter=100, learning_rate=0.1)
+    result = train(
+        Translation(jnp.zeros(2)), Bounded(1), StandardNormal(2), x, x_val, config, False
+    )
+    assert result.best_iteration > 0
+    np.testing.assert_allclose(result.history["val_invalid"], 1 / 65, rtol=1e-6)
+    objective = np.array(result.history["objective"]) - ALPHA * 100 / 65
+    means = np.array(result.history["val_transport"]) + ALPHA * np.array(result.history["val_nll"])
+    np.testing.assert_allclose(objective, means, rtol=1e-4)
+
+
 def test_weights_count_in_training_and_validation():
     """The second half, of weight 0, is elsewhere: the minimum is that of the first half."""
     x = jnp.concatenate([data(), data(mean=-5 * MEAN)])

@@ -23,9 +23,9 @@ from otflow.training.rows import Rows, spread
 from otflow.training.step import (
     batch_gradient,
     in_chunks,
-    mean_costs,
     mean_nll_error,
     split_trainable,
+    valid_costs,
 )
 from tests.fakes import Translation
 
@@ -71,7 +71,7 @@ def test_chunked_mean_is_the_mean(n, monkeypatch, float64):
     """Sums in another order, float64: 1e-13. The shift makes every row's nll different."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     potential, x = Translation(jnp.array([0.3, -1.0])), points(n)
-    found = mean_costs(potential, SCHEME, StandardNormal(2), x)
+    found = valid_costs(potential, SCHEME, StandardNormal(2), x).means()
     expected = costs(potential, SCHEME, StandardNormal(2), x)
     for name in ("transport", "nll", "hjb"):
         plain = np.mean(np.asarray(getattr(expected, name)))
@@ -179,15 +179,32 @@ class _Lost(RK4):
 
 
 def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
-    """20 rows in chunks of 7: row 0 is also the padding. The mean is +inf, where 0 inf were NaN."""
+    """20 rows in chunks of 7: row 0 is also the padding, which is not lost a second time."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     x = points(20).at[0, 0].set(11.0)
     rows, weights = in_chunks(x, 7)
     assert float(rows.x[-1, -1, 0]) == 11.0
     assert float(weights[-1, -1]) == 0
-    found = mean_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
-    assert found.nll == np.inf
-    np.testing.assert_allclose(found.transport, 1.0, rtol=1e-6)
+    found = valid_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
+    assert float(found.invalid) == pytest.approx(1 / 20)
+    np.testing.assert_allclose(found.means().transport, 1.0, rtol=1e-6)
+
+
+def test_an_invalid_row_counts_a_hundred_nats(float64):
+    """Means over the other rows, weighted; sums in another order: 1e-12. None left: infinite."""
+    x, target, weight = points(20), StandardNormal(2), jnp.linspace(0.5, 1.5, 20)
+    lost = x.at[3, 0].set(11.0)
+    potential = Translation(jnp.array([0.3, -1.0]))
+    found = valid_costs(potential, _Lost(1), target, Rows(lost, weight))
+    rest = np.delete(np.arange(20), 3)
+    each = costs(potential, SCHEME, target, x[rest])
+    for name in ("transport", "nll", "hjb"):
+        expected = np.average(getattr(each, name), weights=weight[rest])
+        assert float(getattr(found.means(), name)) == pytest.approx(expected, rel=1e-12)
+    more = found.objective(ALPHA) - float(found.means().objective(ALPHA))
+    assert more == pytest.approx(ALPHA * 100 * float(weight[3]) / 20, rel=1e-12)
+    nothing = valid_costs(potential, _Lost(1), target, x + 100)
+    assert nothing.objective(ALPHA) == nothing.means().nll == np.inf
 
 
 def test_mean_nll_error_is_that_of_step_doubling(float64):
@@ -270,9 +287,9 @@ def test_every_row_is_costed_under_its_own_condition(monkeypatch, float64):
     """Against one row at a time under one condition (k,); chunks of 7 with padding."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     potential, x, c = conditional(), points(10), points(10, 3, seed=1)
-    found = eqx.filter_jit(mean_costs)(
+    found = eqx.filter_jit(valid_costs)(
         potential, Conforming(1), StandardNormal(2), Rows(x, condition=c)
-    )
+    ).means()
     one = eqx.filter_jit(
         lambda x, c: costs(potential.given(c), Conforming(1), StandardNormal(2), x[None])
     )

@@ -17,7 +17,7 @@ from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.rows import Rows
-from otflow.training.step import batch_gradient, guarded_update, mean_costs
+from otflow.training.step import ValidCosts, batch_gradient, guarded_update, valid_costs
 
 
 class StepLog(eqx.Module):
@@ -59,15 +59,15 @@ def sharded_costs(
     scheme: AbstractScheme,
     target: AbstractTarget,
     sharded: ShardedRows,
-) -> Costs:
-    """`mean_costs`, every device its shard."""
+) -> ValidCosts:
+    """`valid_costs`, every device its shard."""
     return _sharded_costs(everywhere((potential, scheme, target), sharded.mesh), sharded)
 
 
 @eqx.filter_jit
-def _sharded_costs(shared: tuple, sharded: ShardedRows) -> Costs:
-    def local(potential: Any, scheme: Any, target: Any, rows: Rows, share: Array) -> Costs:
-        return total(mean_costs(potential, scheme, target, rows, share))
+def _sharded_costs(shared: tuple, sharded: ShardedRows) -> ValidCosts:
+    def local(potential: Any, scheme: Any, target: Any, rows: Rows, share: Array) -> ValidCosts:
+        return total(valid_costs(potential, scheme, target, rows, share))
 
     return on_shards(local, sharded.mesh, shared, (sharded.rows, sharded.share), (0, 0))
 

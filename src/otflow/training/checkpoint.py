@@ -29,7 +29,7 @@ Tree = TypeVar("Tree")
 Row = dict[str, Any]
 
 _ENTRY = "otflow-checkpoint"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

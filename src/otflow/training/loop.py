@@ -23,7 +23,7 @@ from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
 from otflow.training.rows import Rows, on_host
-from otflow.training.step import mean_nll_error, nll_deviation, split_trainable
+from otflow.training.step import ValidCosts, mean_nll_error, nll_deviation, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
@@ -39,12 +39,13 @@ class TrainingResult:
     """The potential with the lowest validation objective, and how the run went.
 
     `history` has one entry a validation: iteration, seconds, learning_rate, the mean costs of the
-    batches since the last one (train_transport, ...), the costs on the validation rows
-    (val_transport, ...), objective, the validation value of transport + alpha nll + beta hjb,
-    n_steps, and nll_error, the mean error of the nll from time integration by step doubling (nats;
-    0 for a scheme without one), and trace_deviation, the standard deviation of a point's nll by
-    Hutchinson's trace (0 where the trace is exact). `scheme` is the one trained with, perhaps
-    refined on the way.
+    batches since the last one (train_transport, ...), the costs on the validation rows at which the
+    map is invertible (val_transport, ...), the share of the others (val_invalid), objective, the
+    value of transport + alpha nll + beta hjb there, where each of the others counts 100 nats more
+    than the mean of the rest, n_steps, nll_error, the mean error of the nll from time integration
+    by step doubling (nats; 0 for a scheme without one), and trace_deviation, the standard deviation
+    of a point's nll by Hutchinson's trace (0 where the trace is exact). `scheme` is the one trained
+    with, perhaps refined on the way.
     """
 
     potential: AbstractPotential
@@ -195,7 +196,7 @@ class _Run:
         self.stops_early = self.within_tolerance = True
         self.watch = Watch()
         names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error"]
-        names += ["trace_deviation", "objective"]
+        names += ["trace_deviation", "objective", "val_invalid"]
         names += [f"{part}_{name}" for part in ("train", "val") for name in _COSTS]
         self.history: History = {name: [] for name in names}
         self._start = time.perf_counter()
@@ -209,13 +210,15 @@ class _Run:
     ) -> None:
         """Record the costs after a block, keep the best weights, decide whether to stop."""
         self.iteration += steps
-        found = sharded_costs(potential, self.scheme, self.target, self._validation)
-        self.latest: Costs = jax.device_get(found)
-        objective = float(self.latest.objective(self.config.alpha, self.config.beta))
+        found: ValidCosts = jax.device_get(
+            sharded_costs(potential, self.scheme, self.target, self._validation)
+        )
+        self.latest, invalid = found.means(), float(found.invalid)
+        objective = found.objective(self.config.alpha, self.config.beta)
         error = self._integration_error(potential)
-        self._record(potential, train_costs, objective, error)
+        self._record(potential, train_costs, objective, error, invalid)
         self.within_tolerance = error <= self.config.nll_tolerance
-        if not (finite and self._usable(objective)):
+        if not (finite and self._usable(objective, invalid)):
             self.status = "non_finite"
             return
         if not self.within_tolerance:
@@ -260,10 +263,10 @@ class _Run:
             if self._integration_error(potential) <= self.config.nll_tolerance:
                 break
 
-    def _usable(self, objective: float) -> bool:
+    def _usable(self, objective: float, invalid: float) -> bool:
         """Finite; +inf from an exact log-det is a point not invertible, which training can mend."""
         exact = self.scheme.refined() is None
-        return np.isfinite(objective) or (exact and objective == np.inf)
+        return bool(exact or not invalid) and (np.isfinite(objective) or objective == np.inf)
 
     def _integration_error(self, potential: AbstractPotential) -> float:
         refined = self.scheme.refined()
@@ -277,6 +280,7 @@ class _Run:
         train_costs: Costs | None,
         objective: float,
         error: float,
+        invalid: float,
     ) -> None:
         row: dict[str, Any] = {
             "iteration": self.iteration,
@@ -286,6 +290,7 @@ class _Run:
             "nll_error": error,
             "trace_deviation": self._trace_deviation(potential),
             "objective": objective,
+            "val_invalid": invalid,
         }
         for name in _COSTS:
             row[f"val_{name}"] = float(getattr(self.latest, name))

@@ -19,6 +19,7 @@ from otflow.training.loop import History, Status, TrainingResult
 from otflow.training.natural import NaturalConfig, NaturalDescent, excess
 from otflow.training.progress import TrainingProgress
 from otflow.training.rows import Rows, as_rows
+from otflow.training.step import ValidCosts, equal_shares
 
 _PHASE = "natural"
 _EVERY = 10  # steps between validations
@@ -99,7 +100,7 @@ class _Run:
         self.descent, self.best, self.best_iteration = descent, descent.potential, 0
         self.lowest, self.waited = np.inf, 0
         self.status: Status | None = None
-        self.history: History = {"iteration": [], "seconds": [], "objective": []}
+        self.history: History = {"iteration": [], "seconds": [], "objective": [], "val_invalid": []}
         self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
         self.validated, self.watch = -1, Watch()
         self._known, self._rows = log_density, x_val
@@ -118,11 +119,14 @@ class _Run:
             if far <= _FAR and not self.descent.control_variate:
                 self.descent.control_variate, self.lowest = True, np.inf
             if self.descent.control_variate:
-                terms = excess(terms)
-        self.latest: Costs = jax.device_get(jax.tree.map(self._rows.mean, found))
-        value = float(self._rows.mean(found.transport + config.alpha * terms))
+                terms = jnp.where(jnp.isposinf(terms), terms, excess(terms))
+        shares = self._rows.weighted(equal_shares(self._rows))
+        sums: ValidCosts = jax.device_get(ValidCosts.of(found, shares))
+        self.latest, invalid = sums.means(), float(sums.invalid)
+        judged = Costs(found.transport, terms, found.hjb)
+        value = jax.device_get(ValidCosts.of(judged, shares)).objective(config.alpha)
         row = {"iteration": iteration, "seconds": time.perf_counter() - self._start}
-        row |= {"objective": value}
+        row |= {"objective": value, "val_invalid": invalid}
         row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
         for name, v in row.items():
             self.history[name].append(v)

@@ -1,5 +1,6 @@
 """Pieces of training on one device: mean costs and gradients in chunks, guarded updates."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,8 @@ from otflow.potentials.base import AbstractPotential, chunk_size
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
 from otflow.training.rows import Rows, as_rows
+
+INVALID_NLL = 100.0  # nats, of a validation row at which the map is not invertible
 
 
 def split_trainable(potential: AbstractPotential) -> tuple[Any, Any]:
@@ -61,24 +64,54 @@ def _weighted(weights: Float[Array, " n"], values: Float[Array, " n"]) -> Float[
     return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
 
 
-def mean_costs(
+class ValidCosts(eqx.Module):
+    """Costs summed by share over the rows of finite nll; the shares of these and of the others.
+
+    The nll is infinite where a map with an exact log-determinant is not invertible.
+    """
+
+    sums: Costs
+    valid: Float[Array, ""]
+    invalid: Float[Array, ""]
+
+    @staticmethod
+    def of(found: Costs, shares: Float[Array, " n"]) -> "ValidCosts":
+        """From the costs of every row."""
+        lost = jnp.isposinf(found.nll)
+        kept = jnp.where(lost, 0.0, shares)
+        sums = jax.tree.map(lambda values: _weighted(kept, values), found)
+        return ValidCosts(sums, jnp.sum(kept), jnp.sum(jnp.where(lost, shares, 0.0)))
+
+    def means(self) -> Costs:
+        """The average over the valid rows; shares sum to 1. Without any the nll is infinite."""
+        if self.invalid == 0:
+            return self.sums
+        if self.valid == 0:
+            return dataclasses.replace(self.sums, nll=jnp.full_like(self.valid, jnp.inf))
+        return jax.tree.map(lambda a: a / self.valid, self.sums)
+
+    def objective(self, alpha: float, beta: float = 0.0) -> float:
+        """That of the means, and INVALID_NLL nats more for every invalid row."""
+        return float(self.means().objective(alpha, beta) + alpha * INVALID_NLL * self.invalid)
+
+
+def valid_costs(
     potential: AbstractPotential,
     scheme: AbstractScheme,
     target: AbstractTarget,
     x: Float[Array, "n d"] | Rows,
     share: Float[Array, " n"] | None = None,
-) -> Costs:
+) -> ValidCosts:
     """Transport, nll and hjb summed over the rows by share, 1/n by default, in small chunks."""
-    dtype = as_rows(x).x.dtype
+    zero = jnp.zeros((), as_rows(x).x.dtype)
 
-    def body(total: Costs, chunk: tuple[Rows, Array]) -> tuple[Costs, None]:
+    def body(total: ValidCosts, chunk: tuple[Rows, Array]) -> tuple[ValidCosts, None]:
         rows, shares = chunk
         part = costs(potential.given(rows.condition), scheme, target, rows.x)
-        return jax.tree.map(lambda a, b: a + _weighted(shares, b), total, part), None
+        return jax.tree.map(jnp.add, total, ValidCosts.of(part, shares)), None
 
-    zero = jnp.zeros((), dtype)
-    chunks = in_chunks(x, chunk_size(potential), share)
-    return jax.lax.scan(body, Costs(zero, zero, zero), chunks)[0]
+    start = ValidCosts(Costs(zero, zero, zero), zero, zero)
+    return jax.lax.scan(body, start, in_chunks(x, chunk_size(potential), share))[0]
 
 
 def mean_nll_error(
