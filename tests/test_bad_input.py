@@ -232,7 +232,7 @@ def test_saving_where_nothing_can_be_written(model, tmp_path):
 
 def test_loading_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file: .*m\.otflow"):
-        otflow.estimator.load(tmp_path / "m.otflow")
+        otflow.load(tmp_path / "m.otflow")
 
 
 # --- the command line ----------------------------------------------------------------------

@@ -343,7 +343,7 @@ def test_an_interrupted_fit_leaves_a_usable_model(moons_flow, monkeypatch, tmp_p
         model.history_["objective"][1], rel=1e-5
     )
     model.save(tmp_path / "model.otflow")
-    found = otflow.estimator.load(tmp_path / "model.otflow")
+    found = otflow.load(tmp_path / "model.otflow")
     assert np.array_equal(found.score_samples(MOONS), model.score_samples(MOONS))
 
 

@@ -35,7 +35,7 @@ _NAMES = {
     "ShardedTable": "otflow.shards",
     "StandardNormal": "otflow.targets",
     "join_processes": "otflow.parallel",
-    "load": "otflow.estimator",
+    "load": "otflow.loading",
     "transport_between": "otflow.between",
     "use_all_cores": "otflow.devices",
 }

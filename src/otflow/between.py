@@ -13,9 +13,10 @@ from otflow.certificates import Certificate, certify_model
 from otflow.certificates.checks import check_rows
 from otflow.certificates.lines import test_lines
 from otflow.certificates.two_sample import mmd, sliced_w2
-from otflow.estimator import OTFlow, load
+from otflow.estimator import OTFlow
 from otflow.extras import require
 from otflow.flow_target import FlowTarget
+from otflow.loading import load
 from otflow.preprocessing import Standardizer
 from otflow.reference import discrete
 from otflow.targets import AbstractTarget, GaussianMixture

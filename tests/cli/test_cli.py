@@ -11,7 +11,7 @@ import otflow
 import otflow.cli.app
 import otflow.fitting
 from otflow.cli.app import app
-from otflow.estimator import load
+from otflow.loading import load
 from otflow.tables import Table, read_table, write_table
 from tests.fakes import no_training, untrained
 

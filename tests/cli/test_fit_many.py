@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import otflow
 from otflow.cli.app import app
-from otflow.estimator import load
+from otflow.loading import load
 from tests.fakes import no_training
 
 X = np.random.default_rng(0).standard_normal((300, 2)) @ [[2.0, 0.5], [0.0, 0.3]] + [10.0, -3.0]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import otflow.fitting
 from otflow.cli.app import app
 from otflow.cli.config import to_toml
-from otflow.estimator import load
+from otflow.loading import load
 from otflow.tables import Table, read_table, write_table
 from tests.fakes import no_training, untrained
 

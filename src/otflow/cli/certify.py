@@ -21,7 +21,7 @@ def certify(
     """Bracket the transport of MODEL on DATA and check the flow from outside."""
     from otflow.certificates import certify_model
     from otflow.cli.tables import matching, read_input
-    from otflow.estimator import load
+    from otflow.loading import load
     from otflow.tabular import check_data
 
     estimator = load(model)

@@ -89,7 +89,7 @@ def _model(
 ) -> Any:
     from otflow.certificates import certify_model
     from otflow.cli.tables import matching, read_input
-    from otflow.estimator import load
+    from otflow.loading import load
     from otflow.modelfile import read_model_header
     from otflow.report.model_report import model_document
     from otflow.tabular import check_data

@@ -21,7 +21,7 @@ def sample(
 ) -> None:
     """Draw N samples from MODEL, in the data's own units and columns."""
     from otflow.cli.tables import PIPE, check_target, write_output
-    from otflow.estimator import load
+    from otflow.loading import load
     from otflow.tables import Table
 
     check_target(out)

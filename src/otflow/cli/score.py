@@ -25,7 +25,7 @@ def score(
 ) -> None:
     """Print the mean log-density of DATA under MODEL with its 95 % interval, in nats."""
     from otflow.cli.tables import PIPE, check_target, matching, read_input, write_output
-    from otflow.estimator import load
+    from otflow.loading import load
     from otflow.tables import Table
 
     if out is not None:
