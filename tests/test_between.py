@@ -89,7 +89,7 @@ def test_files(found, tmp_path):
         Between.load(tmp_path / "plain")
 
 
-def test_the_mixture_has_the_components_that_bic_chooses():
+def test_the_mixture_has_the_components_that_predict_best():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 2))
     Y = 0.3 * rng.standard_normal((600, 2)) + np.array([-4.0, 4.0])[rng.integers(2, size=600), None]
