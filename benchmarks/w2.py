@@ -38,8 +38,9 @@ DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 SETTINGS = {
     2: {"width": 64, "depth": 1, "batch_size": 2048, "learning_rate": 0.01},
     8: {"width": 256, "batch_size": 2048, "learning_rate": 0.01},
-    32: {"width": 256, "batch_size": 1024, "learning_rate": 0.003},
+    32: {"width": 192, "batch_size": 2048, "learning_rate": 0.003},
 }
+NATURAL = {2: 0.0, 8: 0.7, 32: 0.7}  # share of the time for natural-gradient steps
 METHODS = ("linear", "otflow", "ott-mlp", "ott-icnn")
 
 
@@ -49,10 +50,12 @@ def otflow_maps(pair: MapPair, seconds: float, settings: dict) -> tuple[np.ndarr
 
     target = GaussianMixture(pair.weights, pair.means, pair.covs)
     options = {"alpha": 300.0, "depth": 0, "n_steps": 4, "patience": 10**6, "random_state": 0}
-    options |= SETTINGS[pair.means.shape[1]] | settings
+    d = pair.means.shape[1]
+    natural = settings.pop("natural", NATURAL[d])
+    options |= SETTINGS[d] | settings
     model = OTFlow(target=target, standardize=False, verbose=False, **options)
     cut = len(pair.y_train) // 10
-    fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds)
+    fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds, natural)
     return model.inverse_transform(pair.x_test), model.transform(pair.y_test)
 
 

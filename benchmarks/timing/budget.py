@@ -12,19 +12,20 @@ _SHARE = 0.93  # of the time left that is planned for; compilation takes some
 
 
 def fit_within(
-    model: OTFlow, x: np.ndarray, x_val: np.ndarray, seconds: float
+    model: OTFlow, x: np.ndarray, x_val: np.ndarray, seconds: float, natural: float = 0.0
 ) -> list[tuple[float, float]]:
     """Fit, in about so many seconds from now, and return (seconds, validation nll) pairs.
 
     A short run of the same settings times a step; it is part of the budget. Training stops at the
-    budget's end whatever the plan was, with the best weights so far.
+    budget's end whatever the plan was, with the best weights so far. `natural` is the share of the
+    time for natural-gradient steps, at the end.
     """
-    start, stamps = time.perf_counter(), []
-    probe = clone(model).set_params(max_iter=4 * _EVERY)
-    probe.fit(x, X_val=x_val, on_validation=lambda row: stamps.append(time.perf_counter()))
-    per_step = (stamps[-1] - stamps[-3]) / (2 * _EVERY)
-    left = seconds - (time.perf_counter() - start)
-    model.set_params(max_iter=max(4 * _EVERY, int(_SHARE * left / per_step)))
+    start = time.perf_counter()
+    per_step, per_natural = _step_times(model, x, x_val, natural > 0)
+    left = _SHARE * (seconds - (time.perf_counter() - start))
+    model.set_params(max_iter=max(4 * _EVERY, int((1 - natural) * left / per_step)))
+    if natural:
+        model.set_params(natural_iter=max(1, int(natural * left / per_natural)))
     curve: list[tuple[float, float]] = []
 
     def watch(row: dict) -> None:
@@ -39,3 +40,22 @@ def fit_within(
         if not curve or curve[-1][0] < seconds:
             raise  # it was the user's
     return curve
+
+
+def _step_times(
+    model: OTFlow, x: np.ndarray, x_val: np.ndarray, natural: bool
+) -> tuple[float, float]:
+    """Seconds of a first-order step and of a natural one (0 without them), both once compiled."""
+    stamps: dict[bool, list[tuple[int, float]]] = {False: [], True: []}
+
+    def watch(row: dict) -> None:
+        stamps["learning_rate" not in row].append((row["iteration"], time.perf_counter()))
+
+    counts = {"max_iter": 4 * _EVERY, "natural_iter": 20 if natural else 0}
+    clone(model).set_params(**counts).fit(x, X_val=x_val, on_validation=watch)
+    (first, began), (last, ended) = stamps[False][-3], stamps[False][-1]
+    per_step = (ended - began) / (last - first)
+    if not natural:
+        return per_step, 0.0
+    (first, began), (last, ended) = stamps[True][-2:]
+    return per_step, (ended - began) / (last - first)

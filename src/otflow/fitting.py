@@ -16,6 +16,9 @@ from otflow.training.batches import AbstractBatches
 from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.config import check_count, check_number
 
+# natural steps on rows alone: far, and taken back where the batch's objective does not fall
+_ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
+
 
 class TrainingDivergedError(FloatingPointError):
     """Training met a non-finite objective; the estimator holds the last good weights."""
@@ -217,7 +220,8 @@ def _fit_flow(
         return fitted
     rows = material.x if material.x_val is None else material.x_val
     assert isinstance(rows, Rows)
-    natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter)
+    bold = {} if material.density is not None else _ON_DATA
+    natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter, **bold)
     second = polish(
         first.potential,
         first.scheme,
