@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
     "alpha": 100.0,
     "width": 128,
     "depth": 0,
-    "n_steps": 1,
-    "max_iter": 1000,
+    "n_steps": 4,
+    "max_iter": 1500,
     "verbose": False,
 }
 
@@ -108,7 +108,7 @@ def transport_between(
     Y: Any,
     *,
     density: OTFlow | None = None,
-    max_components: int = 10,
+    max_components: int = 30,
     seed: int = 0,
     **settings: Any,
 ) -> Between:
@@ -124,7 +124,7 @@ def transport_between(
             Gaussian mixture whose number of components has the highest cross-validated likelihood.
         max_components: of that mixture.
         seed: of everything random.
-        settings: of `OTFlow`, by default those in `SETTINGS`: one conforming step, Brenier's map.
+        settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps.
 
     Raises:
         ValueError, TypeError: bad rows or settings, before any training.
