@@ -9,7 +9,7 @@ from otflow import Between, OTFlow, transport_between
 from otflow.between import sample_w2
 from otflow.certificates import DualConfig
 
-QUICK = {"width": 8, "max_iter": 50}
+QUICK = {"width": 8, "max_iter": 50, "n_steps": 1}
 SHIFT, ROOT = np.array([30.0, -10.0]), np.array([[8.0, 3.0], [0.0, 2.0]])
 DUAL = DualConfig(width=8, regression_steps=50, ascent_steps=20, batch_size=128)
 
