@@ -106,8 +106,9 @@ def line(name: str, rows: list[dict]) -> str:
     cells = []
     for contestant in NAMES:
         values = np.array([row[contestant] for row in rows])
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-        cells.append(f"{values.mean():.3f}" + ("" if error is None else f" +- {error:.3f}"))
+        cells.append(f"{values.mean():.3f}")
+        if len(values) > 1:
+            cells[-1] += f" +- {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
     seconds, width = (np.mean([row[k] for row in rows]) for k in ("seconds", "width"))
     p = min(row["p"] for row in rows)
     return f"| {name} | {' | '.join(cells)} | {seconds:.0f} | {100 * width:.1f} | {p:.3f} |"

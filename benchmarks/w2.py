@@ -35,12 +35,11 @@ from otflow.precision import precision
 from otflow.targets import GaussianMixture
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-SETTINGS = {
+SETTINGS = {  # natural: share of the time for natural-gradient steps
     2: {"width": 64, "depth": 1, "batch_size": 2048, "learning_rate": 0.01},
-    8: {"width": 256, "batch_size": 2048, "learning_rate": 0.01},
+    8: {"width": 256, "batch_size": 2048, "learning_rate": 0.01, "natural": 0.7},
     32: {"width": 256, "batch_size": 1024, "learning_rate": 0.003},
 }
-NATURAL = {2: 0.0, 8: 0.7, 32: 0.0}  # share of the time for natural-gradient steps
 METHODS = ("linear", "otflow", "ott-mlp", "ott-icnn")
 
 
@@ -50,9 +49,8 @@ def otflow_maps(pair: MapPair, seconds: float, settings: dict) -> tuple[np.ndarr
 
     target = GaussianMixture(pair.weights, pair.means, pair.covs)
     options = {"alpha": 300.0, "depth": 0, "n_steps": 4, "patience": 10**6, "random_state": 0}
-    d = pair.means.shape[1]
-    natural = settings.pop("natural", NATURAL[d])
-    options |= SETTINGS[d] | settings
+    options |= SETTINGS[pair.means.shape[1]] | settings
+    natural = options.pop("natural", 0.0)
     model = OTFlow(target=target, standardize=False, verbose=False, **options)
     cut = len(pair.y_train) // 10
     fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds, natural)
@@ -172,7 +170,9 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--settings", default="{}", help="JSON: settings of OTFlow to change")
+    parser.add_argument(
+        "--settings", default="{}", help="JSON: settings of OTFlow, or natural, to change"
+    )
     parser.add_argument("--json", help="append every row to this file")
     parser.add_argument("--quick", action="store_true", help="10 seconds each, d = 2")
     parser.add_argument("--worker", choices=METHODS, help=argparse.SUPPRESS)

@@ -51,11 +51,10 @@ def _step_times(
     def watch(row: dict) -> None:
         stamps["learning_rate" not in row].append((row["iteration"], time.perf_counter()))
 
+    def pace(first: tuple[int, float], last: tuple[int, float]) -> float:
+        return (last[1] - first[1]) / (last[0] - first[0])
+
     counts = {"max_iter": 4 * _EVERY, "natural_iter": 20 if natural else 0}
     clone(model).set_params(**counts).fit(x, X_val=x_val, on_validation=watch)
-    (first, began), (last, ended) = stamps[False][-3], stamps[False][-1]
-    per_step = (ended - began) / (last - first)
-    if not natural:
-        return per_step, 0.0
-    (first, began), (last, ended) = stamps[True][-2:]
-    return per_step, (ended - began) / (last - first)
+    slow = pace(*stamps[True][-2:]) if natural else 0.0
+    return pace(stamps[False][-3], stamps[False][-1]), slow

@@ -181,8 +181,9 @@ def _mixture(z: Float[np.ndarray, "m d"], most: int, seed: int) -> GaussianMixtu
     folds = selection.KFold(min(_FOLDS, len(z)), shuffle=True, random_state=seed)
     options = {"random_state": seed, "reg_covar": _REGULARISER, "n_init": 2, "max_iter": 300}
     chosen, highest = 1, -np.inf
-    for k in range(1, min(most, len(z) - len(z) // folds.n_splits) + 1):
-        if len(z) == 2 or k > chosen + 2:
+    most = min(most, len(z) - len(z) // folds.n_splits)
+    for k in range(1, most + 1 if most > 1 else 1):  # a single row cannot be fitted
+        if k > chosen + 2:
             break
         score = selection.cross_val_score(mixture(k, **options), z, cv=folds).mean()
         if score > highest:

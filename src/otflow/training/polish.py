@@ -103,7 +103,7 @@ class _Run:
         self.history: History = {"iteration": [], "seconds": [], "objective": [], "val_invalid": []}
         self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
         self.validated, self.watch = -1, Watch()
-        self._known, self._rows = log_density, x_val
+        self._known, self._shares = log_density, x_val.weighted(equal_shares(x_val))
         self._start = time.perf_counter()
         self._costs = eqx.filter_jit(lambda p: _point_costs(p, scheme, target, x_val))
         self._log_density = None if log_density is None else eqx.filter_jit(log_density)(x_val.x)
@@ -120,11 +120,10 @@ class _Run:
                 self.descent.control_variate, self.lowest = True, np.inf
             if self.descent.control_variate:
                 terms = jnp.where(jnp.isposinf(terms), terms, excess(terms))
-        shares = self._rows.weighted(equal_shares(self._rows))
-        sums: ValidCosts = jax.device_get(ValidCosts.of(found, shares))
+        sums: ValidCosts = jax.device_get(ValidCosts.of(found, self._shares))
         self.latest, invalid = sums.means(), float(sums.invalid)
         judged = Costs(found.transport, terms, found.hjb)
-        value = jax.device_get(ValidCosts.of(judged, shares)).objective(config.alpha)
+        value = jax.device_get(ValidCosts.of(judged, self._shares)).objective(config.alpha)
         row = {"iteration": iteration, "seconds": time.perf_counter() - self._start}
         row |= {"objective": value, "val_invalid": invalid}
         row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
