@@ -1,30 +1,39 @@
 """Fixtures that more than one test file uses."""
 
-import atexit
 import gc
 import os
 import shutil
-import tempfile
+from pathlib import Path
 
 import jax
+import jaxlib.version
 import pytest
 
 from otflow.precision import precision
 from tests.support import OFFICIAL, load_official
 
-# Tests compile more than they compute. Most optimisations are left out, and what a worker has
-# compiled once it and its subprocesses find in a folder that lives as long as the worker does.
-COMPILED = tempfile.mkdtemp(prefix="otflow-tests-")
-atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+# Tests compile more than they compute, so programs are compiled quickly, not well, and kept in a
+# folder a worker under build/ that its subprocesses share and the next run finds.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+COMPILED = Path(__file__).resolve().parents[1] / "build" / "compiled" / _WORKER
+_MOST_BYTES = 2**30
 SETTINGS = {
     "jax_disable_most_optimizations": True,
-    "jax_compilation_cache_dir": COMPILED,
-    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_compilation_cache_dir": str(COMPILED),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+_FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
+if jaxlib.version.__version_info__ < (0, 10):  # a third less time; unknown since
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+
+if COMPILED.exists() and sum(f.stat().st_size for f in COMPILED.iterdir()) > _MOST_BYTES:
+    shutil.rmtree(COMPILED)
 for name, value in SETTINGS.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few cycles
 
 
 @pytest.fixture(autouse=True, scope="module")

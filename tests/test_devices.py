@@ -9,15 +9,18 @@ import jax
 import numpy as np
 import pytest
 
+from otflow import OTFlow
 from otflow.cores import cores_in_reach
+from otflow.datasets import moons
 from otflow.devices import map_chunks, one_lapack_thread, row_mesh, use_all_cores
+from tests.fakes import no_training
 
 
-def run(script: str, **environment: str) -> str:
+def run(script: str, *arguments: str, **environment: str) -> str:
     """The output of a fresh interpreter; its errors fail the test."""
     clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
         env=clean | environment,
         capture_output=True,
         text=True,
@@ -51,6 +54,73 @@ def test_all_cores_before_the_first_computation_only():
     assert found == {"free": [cores, cores], "chosen": ["3", "3"], "late": ["1", "1"]}
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
     assert run(script.format(chosen=False, late=False), **flags).split() == ["3", "3"]
+
+
+FRESH = """
+    import os, sys, traceback
+    import jax, numpy as np
+    import otflow.certificates.certify, otflow.estimator, otflow.studies.runner
+    from otflow import OTFlow, load, studies, targets, transport_between
+    from otflow.cli.app import main
+    from otflow.datasets import moons
+    from otflow.studies.presets import make_study
+    from otflow.studies.problems import make_problem
+
+    path = sys.argv[1]
+    x = moons(60, seed=0)
+    np.save(path + "/x.npy", x)
+
+    class Reached(BaseException):
+        pass
+
+    def reached(*args, **kwargs):
+        raise Reached
+
+    def mixture():
+        return targets.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [1.0, 0.0]], [np.eye(2)] * 2)
+
+    settings = {"max_iter": 1, "width": 2, "random_state": 0, "verbose": False}
+    model, argv = path + "/model.otflow", ["otflow", "fit", path + "/x.npy", "--out", path + "/m"]
+    entries = {
+        "fit": lambda: OTFlow(**settings).fit(x),
+        "fit, another target": lambda: OTFlow(**settings, target=mixture()).fit(x),
+        "fit_density": lambda: OTFlow(**settings).fit_density(mixture()),
+        "partial_fit": lambda: OTFlow(**settings).partial_fit(x),
+        "partial_fit, loaded": lambda: load(model).partial_fit(x),
+        "transport_between": lambda: transport_between(x, x + 1, max_components=1),
+        "certify": lambda: load(model).certify(x),
+        "study": lambda: studies.run_study(make_study("alpha", make_problem("gaussian", 2))),
+        "command": lambda: (sys.argv.__setitem__(slice(None), argv), main()),
+    }
+    otflow.estimator.fit_flow = otflow.studies.runner.compute_unit = reached
+    otflow.estimator._DENSITY_ROWS = otflow.estimator._VALIDATION_ROWS = 8
+    sys.modules["otflow.certificates.certify"].Task = reached
+    for name, entry in entries.items():
+        sys.stdout.flush()
+        if child := os.fork():
+            os.waitpid(child, 0)
+            continue
+        try:
+            entry()
+        except Reached:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        print(name, jax.local_device_count(), sep=": ", flush=True)
+        os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork is a fresh process that has imported")
+def test_every_entry_point_computes_on_all_cores(tmp_path, monkeypatch):
+    """Each is the first use of JAX in its process, as it is for a user."""
+    no_training(monkeypatch)
+    model = OTFlow(random_state=0, verbose=False).fit(moons(60, seed=0))
+    model.save(tmp_path / "model.otflow")
+    out = run(FRESH, str(tmp_path))
+    found = dict(line.rsplit(": ", 1) for line in out.splitlines() if ": " in line)
+    assert len(found) == 9
+    assert set(found.values()) == {str(cores_in_reach())}, found
 
 
 FIT = """

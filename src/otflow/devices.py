@@ -1,8 +1,9 @@
 """Which devices a computation is spread over: one shard of the rows a device.
 
 XLA runs the small kernels of a flow on one core. On a CPU the library therefore asks JAX for one
-device a core, when training starts and only if nothing has used JAX yet and the caller has not
-chosen a number; importing otflow changes nothing.
+device a core, wherever a user first makes it use JAX (training, loading a model, building a target
+or a Gaussian base, a study), and only if nothing has used JAX yet and the caller has not chosen a
+number; importing otflow changes nothing.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import ThreadpoolController
 
+from otflow.compiling import hot_jit
 from otflow.cores import cores_in_reach, cores_were_chosen
 
 Tree = TypeVar("Tree")
@@ -151,7 +153,7 @@ def map_chunks(
     return jax.tree.map(lambda array: array[:n], found) if padding else found
 
 
-@eqx.filter_jit
+@hot_jit
 def _mapped(function: Callable[..., Any], mesh: Mesh, chunk: int, shared: Any, rows: tuple) -> Any:
     def local(shared: Any, *rows: Any) -> Any:
         n = jax.tree.leaves(rows)[0].shape[0]

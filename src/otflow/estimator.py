@@ -237,7 +237,6 @@ class OTFlow(FittedEstimator):
         for part in (rows,) if val is None else (rows, val):
             check_on_grid(columns, part.x, self.columns_)
             check_inside(columns, part.x, self.columns_)
-        use_all_cores()
         seed = self._seed(self.random_state)
         if val is None:
             rows, val = rows.split(self.validation_fraction, seed)
@@ -266,7 +265,6 @@ class OTFlow(FittedEstimator):
                     f"{name}: expected {none} with a ShardedTable; got {getattr(self, name)!r}."
                 )
         target = settings.make_target(table.dim)
-        use_all_cores()
         seed = self._seed(self.random_state)
         lanes = Lanes(table, self.validation_fraction, seed)
         survey = Survey.of(lanes)
@@ -334,6 +332,7 @@ class OTFlow(FittedEstimator):
 
     def _watch(self, options: dict[str, Any]) -> Watch:
         watch = Watch(**options)
+        use_all_cores()  # before the question below starts JAX's devices
         needs = "a checkpoint" if watch.checkpoint is not None else ""
         if jax.process_count() > 1:
             needs = "a job of several processes"

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from otflow.devices import use_all_cores
 from otflow.potentials.resnet import ResNetPotential
 from otflow.precision import precision
 
@@ -34,6 +35,7 @@ def from_official_state(arrays: Mapping[str, object]) -> ResNetPotential:
     def array(name: str) -> Array:
         return jnp.asarray(state[name], dtype)
 
+    use_all_cores()
     with precision(dtype):
         return ResNetPotential(
             A=array("A"),

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import jaxtyped
 
 import otflow
+from otflow.devices import use_all_cores
 from otflow.files import one_line
 from otflow.flow import Flow
 from otflow.flow_target import FlowTarget
@@ -150,6 +151,7 @@ def load_model(path: str | Path) -> Model:
         metadata, tensors = migrate(read_header(path, _ENTRY).document, read_tensors(path))
         check_finite(tensors)
         _check_kinds(tensors)
+        use_all_cores()
         with precision(metadata["dtype"]):
             flow = _decode(metadata["structure"]["flow"], tensors)
         model = Model(

@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from otflow.devices import use_all_cores
 from otflow.potentials.base import check_points
 from otflow.precision import precision
 
@@ -119,6 +120,7 @@ class GaussianMixture(AbstractTarget):
         weights, means, covs = (np.asarray(a, np.float64) for a in (weights, means, covs))
         _check_mixture(weights, means, covs)
         factors = np.linalg.cholesky(covs)
+        use_all_cores()
         self.log_weights = jnp.asarray(np.log(weights / weights.sum()), float)
         self.means = jnp.asarray(means, float)
         self.factors = jnp.asarray(factors, float)
@@ -221,6 +223,7 @@ class RotatedProduct(AbstractTarget):
             raise ValueError("means, stds: expected finite numbers, stds positive.")
         if rotation.shape != (d, d) or not np.allclose(rotation @ rotation.T, np.eye(d), atol=1e-6):
             raise ValueError(f"rotation: expected an orthogonal matrix of shape {(d, d)}.")
+        use_all_cores()
         self.log_weights = jnp.asarray(np.log(weights), float)
         self.means = jnp.asarray(means, float)
         self.stds = jnp.asarray(stds, float)

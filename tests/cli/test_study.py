@@ -20,12 +20,6 @@ from otflow.tables import Table, write_table
 from tests.studies.fakes import Ladder
 
 
-@pytest.fixture(autouse=True)
-def _one_device(monkeypatch):
-    """The devices of this process are settled by now."""
-    monkeypatch.setattr(otflow.cli.study, "_use_all_cores", lambda: None)
-
-
 def run(*args, code=0):
     result = CliRunner().invoke(app, ["study", *(str(a) for a in args)])
     assert result.exit_code == code, result.output

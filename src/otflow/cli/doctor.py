@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 from importlib import metadata
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +22,8 @@ _EXTRAS = {
     "export": "flatbuffers",
     "report": "plotly",
 }
-_FIRST_GOOD, _FIRST_BAD = (0, 8, 1), (0, 10)  # jaxlib; see tests/test_jaxlib_hazard.py
+# of jaxlib; see tests/test_jaxlib_hazard.py
+_FIRST_GOOD, _FIRST_BAD, _GOOD_AGAIN = (0, 8, 1), (0, 10, 0), (0, 11, 1)
 _THREADS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_ENABLE_X64")
 
 
@@ -62,9 +64,9 @@ def _versions() -> list[Check]:
 
 def jaxlib_fault(version: str) -> str | None:
     """What is known to be wrong with a version of jaxlib."""
-    parts = tuple(int("".join(filter(str.isdigit, p)) or 0) for p in version.split(".")[:3])
-    if parts >= _FIRST_BAD:
-        return "deadlocks in batched LAPACK calls; install jaxlib<0.10"
+    parts = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if _FIRST_BAD <= parts < _GOOD_AGAIN:
+        return "deadlocks in batched LAPACK calls; install jaxlib 0.9.2 or at least 0.11.1"
     if parts < _FIRST_GOOD:
         return "older than otflow is tested with; install jaxlib>=0.8.1"
     return None

@@ -1,7 +1,6 @@
 """`otflow study`: the limits of the theory, measured."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,7 +144,6 @@ def _run(
     cpus: int | None,
     as_json: bool,
 ) -> None:
-    _use_all_cores()
     from otflow.report.studies import draw_study
     from otflow.studies.presets import make_study
     from otflow.studies.runner import run_study
@@ -190,14 +188,6 @@ def _backend(name: str, address: str | None, cpus: int | None) -> Any:
     from otflow.parallel.ray_backend import RayBackend
 
     return RayBackend(address, cpus)
-
-
-def _use_all_cores() -> None:
-    """One device a core, so that ensembles are spread over them; only in this process."""
-    import jax
-
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
 def _problem(name: str, dim: int, data: Path | None) -> Any:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from otflow.devices import use_all_cores
 from otflow.potentials.base import (
     AbstractPotential,
     GradientHessian,
@@ -79,6 +80,7 @@ class GaussianBase(AbstractPotential):
             pull = np.linalg.inv(np.eye(d) + alpha * precision)
             shift = alpha * pull @ precision @ (target_mean - mean)
             basis, stretch = _map_between(variance, basis, alpha, np.eye(d) + alpha * precision)
+        use_all_cores()
         return GaussianBase(
             mean=jnp.asarray(mean, float),
             basis=jnp.asarray(basis, float),

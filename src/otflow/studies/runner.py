@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from otflow.devices import use_all_cores
 from otflow.flow import Flow
 from otflow.modelfile import Model, load_model, save_model
 from otflow.preprocessing import Standardizer
@@ -150,6 +151,7 @@ def run_study(
             inner = Path(temporary) / "study"
             options = {"budget_minutes": budget_minutes, "progress": progress}
             return run_study(study, inner, **options, backend=backend)  # type: ignore[arg-type]
+    use_all_cores()
     settings = {"kind": study.kind, **study.settings()}
     opened = Store.resume if resume else Store.create
     with opened(folder, settings) as store:

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool
 
+from otflow.compiling import hot_jit
 from otflow.devices import device_number, everywhere, job_mesh, on_shards, place, total
 from otflow.objective import Costs
 from otflow.potentials.base import AbstractPotential
@@ -64,7 +65,7 @@ def sharded_costs(
     return _sharded_costs(everywhere((potential, scheme, target), sharded.mesh), sharded)
 
 
-@eqx.filter_jit
+@hot_jit
 def _sharded_costs(shared: tuple, sharded: ShardedRows) -> ValidCosts:
     def local(potential: Any, scheme: Any, target: Any, rows: Rows, share: Array) -> ValidCosts:
         return total(valid_costs(potential, scheme, target, rows, share))
@@ -125,7 +126,7 @@ def make_block(
         numbers = jnp.arange(batches.x.shape[0])
         return jax.lax.scan(body, (params, state), (numbers, batches, around))
 
-    @eqx.filter_jit
+    @hot_jit
     def compiled(
         params: Any,
         static: Any,

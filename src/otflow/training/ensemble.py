@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key
 
+from otflow.compiling import hot_jit
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
@@ -275,4 +276,4 @@ def _spread(function: Callable, k: int) -> Callable:
         spec = PartitionSpec("member")
         mesh = Mesh(np.array(devices), ("member",))
         batched = jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return jax.jit(batched)
+    return hot_jit(batched)

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from otflow.compiling import hot_jit
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
@@ -207,7 +209,7 @@ class NaturalDescent:
         self.state = start_state(flat)
         self._join = lambda flat: eqx.combine(unravel(flat), static)
         model = PointModel(self._join, scheme, target, log_density)
-        self._step = jax.jit(
+        self._step = hot_jit(
             lambda control, state, x: natural_step(model, config, config.alpha, control, state, x)
         )
 
@@ -223,7 +225,7 @@ class NaturalDescent:
 
     def step(self, x: Float[Array, "n d"] | Rows) -> None:
         """One step on a batch (see `natural_step`)."""
-        self.state = self._step(self.control_variate, self.state, x)
+        self.state = self._step(np.array(self.control_variate), self.state, x)
 
 
 def _chunks(rows: Rows) -> tuple[Rows, int]:
