@@ -10,6 +10,7 @@ import jaxlib.version
 import pytest
 
 from otflow.precision import precision
+from tests.models import Trained
 from tests.support import OFFICIAL, load_official
 
 # Tests compile more than they compute, so programs are compiled quickly, not well, and kept in a
@@ -65,3 +66,14 @@ def official():
     if not OFFICIAL.exists():
         pytest.skip(f"needs shared/data/{OFFICIAL.name} beside the repository")
     return load_official()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Models of tests/models.py."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    folder = folder / "models"
+    folder.mkdir(exist_ok=True)
+    return Trained(folder)

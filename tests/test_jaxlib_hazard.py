@@ -1,9 +1,9 @@
 """Does the installed jaxlib survive LAPACK calls beside large products on two CPU cores?
 
 jaxlib 0.10.0 to 0.11.0 deadlock there: their LAPACK kernels run a batch in parallel and wait inside
-a worker of the same thread pool, so batched Cholesky factors, log-determinants and triangular solves
-inside `lax.scan`, as the conforming scheme needs them, stop for ever at no load (this very work:
-every run on two devices). pyproject.toml excludes them, and `otflow doctor` names them.
+a worker of the same thread pool, so batched Cholesky factors, log-determinants and triangular
+solves inside `lax.scan`, as the conforming scheme needs them, stop for ever at no load (this very
+work: every run on two devices). pyproject.toml excludes them, and `otflow doctor` names them.
 """
 
 import os

@@ -19,7 +19,8 @@ def hot_jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.cache
     def compiled() -> Callable[..., Any]:
-        return eqx.filter_jit(function, compiler_options=compiler_options())
+        options: dict[str, Any] = {"compiler_options": compiler_options()}
+        return eqx.filter_jit(function, **options)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import otflow.cli.study
 from otflow.cli.app import app
 from otflow.studies.problems import DataProblem, ExactProblem
 from otflow.studies.runner import load_study, run_study

@@ -160,7 +160,7 @@ def make_block(
         span = np.array([first, n_steps])
         aim = target if towards is None else towards
         shared = everywhere((params, static, state, span, aim), given.mesh)
-        (params, state), log = compiled(*shared, given, around)  # type: ignore[arg-type]
+        (params, state), log = compiled(*shared, given, around)
         return params, state, jax.tree.map(lambda values: values[:n_steps], jax.device_get(log))
 
     return block
