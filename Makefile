@@ -2,17 +2,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JAX_TESTS := tests/test_jaxlib_hazard.py tests/schemes tests/training/test_loop.py \
+	tests/test_estimator.py tests/test_devices.py
 
-.PHONY: demo test test-all lint format docs clean
+.PHONY: demo test test-all test-jax lint format docs clean
 
 demo: $(STAMP)
 	$(BIN)/otflow demo --out demo
 
-test: $(STAMP) lint
-	$(BIN)/python -m pytest
+# lint and tests, and how long they took once everything is installed
+timed = @start=$$(date +%s); $(MAKE) --no-print-directory lint && $(1); status=$$?; \
+	echo "make $@: $$(( $$(date +%s) - start )) seconds after installation"; exit $$status
 
-test-all: $(STAMP) lint
-	$(BIN)/python -m pytest -m ''
+test: $(STAMP)
+	$(call timed,$(BIN)/python -m pytest)
+
+test-all: $(STAMP)
+	$(call timed,$(BIN)/python -m pytest -m '')
+
+# what depends most on JAX: make test-jax PYTHON=python3.13 VENV=build/newest
+test-jax: $(STAMP)
+	$(BIN)/python -m pytest $(JAX_TESTS)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
