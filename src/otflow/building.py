@@ -10,6 +10,8 @@ from otflow.potentials import (
     AbstractPotential,
     ConditionalGaussian,
     ConditionalResNet,
+    ConditionalStages,
+    ConvexStages,
     GaussianBase,
     ResNetPotential,
 )
@@ -20,6 +22,7 @@ from otflow.targets import AbstractTarget, StandardNormal
 SCHEMES = {"conforming": Conforming, "rk4": RK4}
 DEFAULT_STEPS = {"conforming": 4, "rk4": 8}
 BASES = ("gaussian", None)
+POTENTIALS = ("resnet", "convex")
 _ICA_ROWS = 20_000  # of them the directions are found
 _EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue of the covariance, for the Gaussian base
 
@@ -49,6 +52,7 @@ def starting_potential(
     condition: Float[np.ndarray, "n k"] | None = None,
     weight: Float[np.ndarray, " n"] | None = None,
     aligned: bool = False,
+    n_stages: int | None = None,
 ) -> AbstractPotential:
     """The Gaussian solution between the moments of rows and target, and a silent network (2.1).
 
@@ -56,9 +60,21 @@ def starting_potential(
     that of the residuals. Without a base, or where the target's moments are not known, a random
     network. Aligned ridges (depth 0) start along the directions in which the rows are least
     Gaussian.
+
+    With `n_stages` the potential is one of so many convex stages (SPEC 2.2), which start as those
+    of the Gaussian solution, or at the identity where there is none.
     """
     dim = x.shape[1]
     end = None if base is None else _end(target)
+    if n_stages is not None:
+        solution = (
+            _rest(dim, 0 if condition is None else condition.shape[1])
+            if end is None
+            else _solution(x, end, alpha, condition, weight)
+        )
+        if isinstance(solution, ConditionalGaussian):
+            return ConditionalStages.create(solution, n_stages, width, key)
+        return ConvexStages.create(solution, n_stages, width, key)
     silent = end is not None
     sizes, scale = (width, depth, key), 0.0 if silent else 1.0
     network: AbstractPotential
@@ -67,18 +83,37 @@ def starting_potential(
         network = ResNetPotential.create(dim, *sizes, output_scale=scale, directions=found)
     else:
         network = ConditionalResNet.create(dim, condition.shape[1], *sizes, output_scale=scale)
-    if end is None:
-        return network
+    return network if end is None else _solution(x, end, alpha, condition, weight) + network
+
+
+_End = tuple[np.ndarray | None, np.ndarray | None]
+
+
+def _solution(
+    x: Float[np.ndarray, "n d"],
+    end: _End,
+    alpha: float,
+    condition: Float[np.ndarray, "n k"] | None,
+    weight: Float[np.ndarray, " n"] | None,
+) -> GaussianBase | ConditionalGaussian:
+    """The Gaussian solution between the moments of the rows and `end`."""
     if condition is None:
         mean = np.average(x, axis=0, weights=weight)
-        cov = _floored(_covariance(x, weight))
-        return GaussianBase.solve(mean, cov, float(alpha), *end) + network
+        return GaussianBase.solve(mean, _floored(_covariance(x, weight)), float(alpha), *end)
     mean, W = regression(x, condition, weight)
     cov = _floored(_covariance(x - condition @ W.T, weight))
-    return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end) + network
+    return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end)
 
 
-def _end(target: AbstractTarget) -> tuple[np.ndarray | None, np.ndarray | None] | None:
+def _rest(dim: int, condition_dim: int) -> GaussianBase | ConditionalGaussian:
+    """The solution between N(0, I) and itself: nothing moves."""
+    mean, cov = np.zeros(dim), np.eye(dim)
+    if not condition_dim:
+        return GaussianBase.solve(mean, cov, 1.0)
+    return ConditionalGaussian.solve(mean, np.zeros((dim, condition_dim)), cov, 1.0)
+
+
+def _end(target: AbstractTarget) -> _End | None:
     """Mean and covariance that the Gaussian base ends at; Nones for N(0, I), None if not known."""
     if isinstance(target, StandardNormal):
         return None, None

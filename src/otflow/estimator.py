@@ -73,6 +73,11 @@ class OTFlow(FittedEstimator):
         warm_start: `fit` goes on from the fitted weights, see `partial_fit`.
         target: an object of `otflow.targets`, in the space the flow is trained in; None is the
             standard normal.
+        potential: "resnet", a network of (x, t), or "convex": a convex function of its own for
+            every step of the conforming scheme, `width` ridges and 4 log-sum-exps of 32 terms each
+            (SPEC 2.2). Every step is then a bijection of the whole space whatever the data, so the
+            density integrates to one; `depth` plays no part, and the hjb of `beta` and of
+            `history_` is how far trajectories are from straight lines.
         verbose: show a progress bar (on a terminal only).
 
     Attributes:
@@ -109,6 +114,7 @@ class OTFlow(FittedEstimator):
         dequantize: Any = None,
         warm_start: bool = False,
         target: AbstractTarget | None = None,
+        potential: str = "resnet",
         verbose: bool = True,
     ):
         self.alpha = alpha
@@ -133,6 +139,7 @@ class OTFlow(FittedEstimator):
         self.dequantize = dequantize
         self.warm_start = warm_start
         self.target = target
+        self.potential = potential
         self.verbose = verbose
 
     def fit(

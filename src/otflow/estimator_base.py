@@ -23,6 +23,7 @@ from otflow.tabular import check_data, column_names  # noqa: E402
 SHAPING = (
     "width",
     "depth",
+    "potential",
     "scheme",
     "n_steps",
     "base",

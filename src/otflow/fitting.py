@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from otflow.building import BASES, make_scheme, starting_potential
+from otflow.building import BASES, POTENTIALS, make_scheme, starting_potential
 from otflow.flow import Flow
 from otflow.precision import cast, precision
 from otflow.targets import AbstractTarget, StandardNormal
@@ -51,6 +51,7 @@ class Settings:
     standardize: bool
     warm_start: bool
     target: AbstractTarget | None
+    potential: str
     verbose: bool
 
     def __post_init__(self) -> None:
@@ -61,6 +62,13 @@ class Settings:
             raise ValueError(
                 f"n_probes: expected 0 with scheme {self.scheme!r}, whose training is exact; "
                 f"got {self.n_probes}."
+            )
+        if self.potential not in POTENTIALS:
+            raise ValueError(f"potential: expected one of {POTENTIALS}; got {self.potential!r}.")
+        if self.potential == "convex" and self.scheme != "conforming":
+            raise ValueError(
+                f"potential: expected 'resnet' with scheme {self.scheme!r}; got 'convex', whose "
+                "stages are steps of the conforming scheme."
             )
         self.training(0)
         if self.base not in BASES:
@@ -183,6 +191,7 @@ def _fit_flow(
     start: Flow | None,
     checkpoint: Checkpoint | None,
 ) -> Fitted:
+    scheme = make_scheme(settings.scheme, settings.n_steps)
     if start is None:
         rows = material.x if material.points is None else material.points
         rows = jax.tree.map(lambda array: np.asarray(array, np.float64), rows)
@@ -197,8 +206,8 @@ def _fit_flow(
             rows.condition,
             rows.weight,
             aligned=material.density is not None,
+            n_stages=scheme.n_steps if settings.potential == "convex" else None,
         )
-        scheme = make_scheme(settings.scheme, settings.n_steps)
     else:
         potential, scheme = start.potential, start.scheme
     config = settings.training(seed)

@@ -85,7 +85,8 @@ class Flow(eqx.Module):
         scheme: the time discretisation; RK4 with 8 steps by default.
 
     Raises:
-        ValueError: potential and target disagree on the dimension.
+        ValueError: potential and target disagree on the dimension, or potential and scheme on the
+            steps.
     """
 
     potential: AbstractPotential
@@ -107,6 +108,11 @@ class Flow(eqx.Module):
             raise ValueError(
                 f"target: expected dimension {self.potential.dim}, the potential's; "
                 f"got {self.target.dim}."
+            )
+        if not self.scheme.takes(self.potential):
+            raise ValueError(
+                f"scheme: expected Conforming({self.potential.n_steps}), which the potential is "
+                f"made for; got {self.scheme}."
             )
 
     @property

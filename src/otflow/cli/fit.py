@@ -34,6 +34,9 @@ def fit(
     beta: Annotated[float, typer.Option(help="Weight of the hjb regulariser.")] = 0.0,
     width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
     depth: Annotated[int, typer.Option(help="Residual layers.")] = 1,
+    potential: Annotated[
+        str, typer.Option(help="resnet, or convex: a bijection whatever the data.")
+    ] = "resnet",
     scheme: Annotated[str, typer.Option(help="conforming or rk4.")] = "conforming",
     n_steps: Annotated[
         int | None, typer.Option(help="Time steps; 4 for conforming, 8 for rk4.")

@@ -1,15 +1,23 @@
 """Potentials: what Phi is, with its value, gradient, Laplacian and Hessian."""
 
 from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
-from otflow.potentials.conditional import ConditionalGaussian, ConditionalResNet
+from otflow.potentials.conditional import (
+    ConditionalGaussian,
+    ConditionalResNet,
+    ConditionalStages,
+)
 from otflow.potentials.gaussian import GaussianBase
 from otflow.potentials.resnet import ResNetPotential
+from otflow.potentials.stages import ConvexStage, ConvexStages
 from otflow.potentials.sums import SumPotential
 
 __all__ = [
     "AbstractPotential",
     "ConditionalGaussian",
     "ConditionalResNet",
+    "ConditionalStages",
+    "ConvexStage",
+    "ConvexStages",
     "GaussianBase",
     "GradientHessian",
     "GradientLaplacian",

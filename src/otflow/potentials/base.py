@@ -25,19 +25,34 @@ class GradientHessian(eqx.Module):
     hessian: Float[Array, "n d d"]
 
 
+class StepJacobian(eqx.Module):
+    """Where an Euler step takes n points, and its Jacobian there."""
+
+    points: Float[Array, "n d"]
+    jacobian: Float[Array, "n d d"]
+
+
 class AbstractPotential(eqx.Module):
     """A potential Phi: R^d x [0, 1] -> R, evaluated at n points at once (SPEC 1 and 2).
 
     Every method takes x of shape (n, d) and t, a scalar or of shape (n,). The last column of a
-    gradient is d Phi / dt. `trainable` says whether an optimiser may move the arrays inside.
+    gradient is d Phi / dt. `trainable` says whether an optimiser may move the arrays inside;
+    `bijective` whether every Euler step of the conforming scheme is a diffeomorphism of R^d,
+    whatever the parameters.
     """
 
     trainable: ClassVar[bool] = True
+    bijective: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
     def dim(self) -> int:
         """d, the dimension of x."""
+
+    @property
+    def n_steps(self) -> int | None:
+        """K where the potential is defined at the times 0, 1/K, ..., (K-1)/K only; None: at all."""
+        return None
 
     @property
     def floats_per_point(self) -> int:

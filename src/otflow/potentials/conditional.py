@@ -19,6 +19,7 @@ from otflow.potentials.base import (
 )
 from otflow.potentials.gaussian import GaussianBase
 from otflow.potentials.resnet import ResNetPotential
+from otflow.potentials.stages import ConvexStages, slopes
 
 Condition = Float[Array, "n k"] | Float[Array, " k"]
 
@@ -197,3 +198,84 @@ class ConditionalGaussian(AbstractConditional):
         c = self._check(condition)
         moved = (self.base.mean + c @ self.W.T, self.base.shift + c @ self.shift_slope.T)
         return eqx.tree_at(lambda p: (p.mean, p.shift), self.base, moved)
+
+
+class ConditionalStages(AbstractConditional):
+    """Convex stages whose slopes and biases move with c: s + S c, b + B c, beta + E c (SPEC 2.2).
+
+    Nothing that keeps the stages convex depends on c, so the map is a bijection under every one.
+    """
+
+    stages: ConvexStages
+    S: Float[Array, "K d k"]
+    B: Float[Array, "K m k"]
+    E: Float[Array, "K G R k"]
+    bijective: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        stage, k = self.stages.stage, self.S.shape[-1]
+        for name, plain in (
+            ("S", stage.slope),
+            ("B", stage.ridge_biases),
+            ("E", stage.term_biases),
+        ):
+            if getattr(self, name).shape != (*plain.shape, k):
+                raise ValueError(
+                    f"{name}: expected shape {(*plain.shape, k)}; got {getattr(self, name).shape}."
+                )
+
+    @staticmethod
+    def create(
+        base: ConditionalGaussian, n_steps: int, width: int, key: PRNGKeyArray
+    ) -> "ConditionalStages":
+        """Stages that are those of the base for every c; ridges and terms move with c as well.
+
+        Raises:
+            ValueError: as `ConvexStages.create`.
+        """
+        stages = ConvexStages.create(base.base, n_steps, width, key)
+        S = slopes(base.base, n_steps, base.W, base.shift_slope)
+        keys = jax.random.split(jax.random.fold_in(key, base.condition_dim))
+        found = (stages.stage.ridge_biases.shape, stages.stage.term_biases.shape)
+        B, E = (
+            jax.random.normal(key, (*shape, base.condition_dim))
+            for key, shape in zip(keys, found, strict=True)
+        )
+        return ConditionalStages(stages, jnp.asarray(S, float), B, E)
+
+    @property
+    def _plain(self) -> ConvexStages:
+        return self.stages
+
+    @property
+    def n_steps(self) -> int:
+        """K."""
+        return self.stages.n_steps
+
+    @property
+    def condition_dim(self) -> int:
+        """k, columns of the condition."""
+        return self.S.shape[-1]
+
+    def given(self, condition: Condition | None) -> ConvexStages:
+        """The stages under a condition.
+
+        Raises:
+            ValueError: no condition, or neither (n, k) nor (k,).
+        """
+        c = self._check(condition)
+        stage = self.stages.stage
+
+        def moved(plain: Array, slope: Array) -> Array:
+            if c.ndim == 1:
+                return plain + slope @ c
+            return plain[:, None] + jnp.einsum("q...k,nk->qn...", slope, c)
+
+        new = (
+            moved(stage.slope, self.S),
+            moved(stage.ridge_biases, self.B),
+            moved(stage.term_biases, self.E),
+        )
+        return eqx.tree_at(
+            lambda p: (p.stage.slope, p.stage.ridge_biases, p.stage.term_biases), self.stages, new
+        )

@@ -16,10 +16,11 @@ class Push(eqx.Module):
     """Where n points went, and what it cost, integrated from zero in either direction of time.
 
     `log_det` is log|det| of the Jacobian of the map that was applied (nats); `transport` is
-    int 1/2 |v|^2 dt (squared data units); `hjb` is int |d_t Phi - 1/2 |grad Phi|^2| dt. Both
-    integrals run over |dt|, so they are nonnegative on the way back too. `valid` is False where
-    the map is not invertible or an inverse did not converge: there log_det is -inf, or the point
-    is the best that was found.
+    int 1/2 |v|^2 dt (squared data units); `hjb` is int |d_t Phi - 1/2 |grad Phi|^2| dt, or, where
+    Phi has no time derivative (convex stages), int |v - (T(x) - x)|^2 dt: both are 0 where
+    trajectories are optimal. All run over |dt|, so they are nonnegative on the way back too.
+    `valid` is False where the map is not invertible or an inverse did not converge: there log_det
+    is -inf, or the point is the best that was found.
     """
 
     points: Float[Array, "n d"]
@@ -33,6 +34,10 @@ class AbstractScheme(eqx.Module):
     """A time discretisation of dx/dt = -grad_x Phi on [0, 1] (SPEC 3)."""
 
     n_steps: eqx.AbstractVar[int]
+
+    def takes(self, potential: AbstractPotential) -> bool:
+        """Whether the potential is defined wherever the scheme looks at it."""
+        return potential.n_steps is None
 
     def for_training(self) -> "AbstractScheme":
         """The scheme to differentiate while training; by default the scheme itself."""

@@ -33,12 +33,18 @@ class Conforming(AbstractScheme):
     def __check_init__(self) -> None:
         check_steps(self.n_steps)
 
+    def takes(self, potential: AbstractPotential) -> bool:
+        """Whether the potential is one for n_steps steps, or for any number."""
+        return potential.n_steps in (None, self.n_steps)
+
     def for_training(self) -> "Conforming":
         """The same scheme with the barrier."""
         return Conforming(self.n_steps, barrier=True)
 
     def violation(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Shortfall of the eigenvalues of I - h Hess Phi below a margin, summed over the steps."""
+        if potential.bijective:
+            return super().violation(potential, x)
         h = 1 / self.n_steps
         eye = jnp.eye(x.shape[1], dtype=x.dtype)
         total = jnp.zeros(x.shape[0], x.dtype)
@@ -49,9 +55,17 @@ class Conforming(AbstractScheme):
         return total
 
     def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
-        """From t = 0 to t = 1 by n_steps Euler steps."""
+        """From t = 0 to t = 1 by n_steps Euler steps.
+
+        Raises:
+            ValueError: the potential is one of another number of steps.
+        """
+        if not self.takes(potential):
+            raise ValueError(
+                f"n_steps: expected {potential.n_steps}, the potential's; got {self.n_steps}."
+            )
         h = 1 / self.n_steps
-        determinant = barrier_log_det if self.barrier else log_det
+        determinant = barrier_log_det if self.barrier and not potential.bijective else log_det
         eye = jnp.eye(x.shape[1], dtype=x.dtype)
 
         def step(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
@@ -69,8 +83,10 @@ class Conforming(AbstractScheme):
         else:
             times = jnp.arange(self.n_steps, dtype=x.dtype)
             (points, totals), _ = jax.lax.scan(rematerialised(step, self.n_steps), start, times)
-        valid = jnp.isfinite(totals[:, 0])
-        return Push(points, totals[:, 0], totals[:, 1], totals[:, 2], valid)
+        log_det_, transport, hjb = totals.T
+        if potential.n_steps is not None:  # no time derivative: how far from straight lines
+            hjb = jnp.maximum(2 * transport - jnp.sum((points - x) ** 2, axis=1), 0.0)
+        return Push(points, log_det_, transport, hjb, jnp.isfinite(log_det_))
 
     def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
         """The exact inverse of push: every step solved by Newton to rounding."""

@@ -191,9 +191,12 @@ def batch_gradient(
 
     zero = jnp.zeros((), as_rows(x).x.dtype)
     start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
-    size = chunk_size(eqx.combine(params, static))
+    whole = eqx.combine(params, static)
+    size = chunk_size(whole)
     rows, shares = in_chunks(x, size, share)
     means, gradient = jax.lax.scan(body, start, (jnp.arange(len(shares)), rows, shares))[0]
+    if whole.bijective:
+        return means, gradient
     points, weights = (as_rows(x).around(), None) if around is None else around
     return means, jax.lax.scan(repel, gradient, in_chunks(points, size, weights))[0]
 

@@ -1,0 +1,262 @@
+"""Convex stages: a convex function of its own for every Euler step, so every step is a bijection.
+
+Stage k maps x to T_k(x) = grad u_k(x) with
+
+    u_k(x) = 1/2 x'(L_k L_k' + F_k) x + s_k'x + sum_j c_kj log cosh(W_kj x + b_kj)
+             + sum_g e_kg log sum_r exp(A_kgr x + beta_kgr),        c, e > 0,   F_k > 0 fixed,
+
+a smooth and strongly convex function: T_k is a diffeomorphism of R^d (Hadamard) wherever points
+are and whatever the parameters, so the density of the composed map integrates to one (SPEC 2.2).
+As a potential, Phi(x, k h) = (|x|^2 / 2 - u_k(x)) / h with h = 1/K.
+"""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from otflow.potentials.base import (
+    AbstractPotential,
+    GradientHessian,
+    GradientLaplacian,
+    Points,
+    StepJacobian,
+    Times,
+    check_points,
+)
+from otflow.potentials.gaussian import GaussianBase
+
+FLOOR = 0.05  # F_k, as a share of the Jacobian of the Gaussian base's step
+GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
+_RIDGE_NORM, _RIDGE_RANGE, _TERM_NORM = 1.5, 4.5, 2.0
+_SHARPNESS = 4.0  # of the softplus that keeps heights positive
+_SILENT = -2.0  # raw height at the start: 8e-5
+
+
+class ConvexStage(eqx.Module):
+    """u_k of one stage; arrays with a leading axis K are K of them.
+
+    `quadratic` is L; biases and slope have one row a point where the stage is under a condition.
+    """
+
+    quadratic: Float[Array, "*K d d"]
+    slope: Float[Array, "*K d"]
+    ridges: Float[Array, "*K m d"]
+    ridge_biases: Float[Array, "*K m"]
+    ridge_heights: Float[Array, "*K m"]
+    terms: Float[Array, "*K G R d"]
+    term_biases: Float[Array, "*K G R"]
+    group_heights: Float[Array, "*K G"]
+
+    def value(self, x: Points, floor: Float[Array, "d d"]) -> Float[Array, " n"]:
+        """u_k(x)."""
+        ridges, terms = self._arguments(x)
+        log_cosh = jnp.abs(ridges) + jnp.log1p(jnp.exp(-2 * jnp.abs(ridges))) - math.log(2)
+        total = 0.5 * jnp.sum(x * (x @ self._matrix(floor)), axis=1) + jnp.sum(x * self.slope, 1)
+        total = total + log_cosh @ height(self.ridge_heights)
+        return total + jax.nn.logsumexp(terms, axis=2) @ height(self.group_heights)
+
+    def image(self, x: Points, floor: Float[Array, "d d"]) -> Float[Array, "n d"]:
+        """grad u_k(x)."""
+        slopes, _, _ = self._weights(x)
+        return x @ self._matrix(floor) + self.slope + slopes @ self._directions()
+
+    def image_and_jacobian(self, x: Points, floor: Float[Array, "d d"]) -> StepJacobian:
+        """grad u_k and its Jacobian, >= F_k, at n points: two products with the directions."""
+        n, d = x.shape
+        matrix, directions = self._matrix(floor), self._directions()
+        slopes, curvatures, shares = self._weights(x)
+        outer = (directions[:, :, None] * directions[:, None, :]).reshape(-1, d * d)
+        means = jnp.einsum("ngr,grd->ngd", shares, self.terms)
+        scaled = height(self.group_heights)[:, None] * means
+        jacobian = matrix + (curvatures @ outer).reshape(n, d, d)
+        jacobian = jacobian - jnp.einsum("ngd,nge->nde", scaled, means)
+        return StepJacobian(x @ matrix + self.slope + slopes @ directions, jacobian)
+
+    def _matrix(self, floor: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        return self.quadratic @ self.quadratic.T + floor
+
+    def _directions(self) -> Float[Array, "q d"]:
+        return jnp.concatenate([self.ridges, self.terms.reshape(-1, self.terms.shape[-1])])
+
+    def _arguments(self, x: Points) -> tuple[Float[Array, "n m"], Float[Array, "n G R"]]:
+        groups, size, dim = self.terms.shape
+        terms = (x @ self.terms.reshape(-1, dim).T).reshape(-1, groups, size)
+        return x @ self.ridges.T + self.ridge_biases, terms + self.term_biases
+
+    def _weights(
+        self, x: Points
+    ) -> tuple[Float[Array, "n q"], Float[Array, "n q"], Float[Array, "n G R"]]:
+        """Of every direction in gradient and Hessian, and the terms' shares in their groups."""
+        ridges, terms = self._arguments(x)
+        tanh, shares = jnp.tanh(ridges), jax.nn.softmax(terms, axis=2)
+        c, e = height(self.ridge_heights), height(self.group_heights)
+        flat = (e[:, None] * shares).reshape(x.shape[0], -1)
+        slopes = jnp.concatenate([c * tanh, flat], axis=1)
+        return slopes, jnp.concatenate([c * (1 - tanh**2), flat], axis=1), shares
+
+
+def height(raw: Array) -> Array:
+    """c or e > 0 of a raw parameter: a softplus that is sharp enough to be silent at the start."""
+    return jax.nn.softplus(_SHARPNESS * raw) / _SHARPNESS
+
+
+class ConvexStages(AbstractPotential):
+    """K convex stages; the Euler step at t = k/K is that of stage k, and only those K times exist.
+
+    `base` decides the floors F_k = floor (I - h Hess Phi_G(., k h)) and is never trained.
+    """
+
+    base: GaussianBase
+    stage: ConvexStage  # K of them
+    floor: float = eqx.field(static=True, default=FLOOR)
+
+    bijective: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        _check_floor(self.floor)
+        K, m, d = self.stage.ridges.shape
+        _, G, R, _ = self.stage.terms.shape
+        expected = {
+            "quadratic": (K, d, d),
+            "slope": (K, d),
+            "ridge_biases": (K, m),
+            "ridge_heights": (K, m),
+            "terms": (K, G, R, d),
+            "term_biases": (K, G, R),
+            "group_heights": (K, G),
+        }
+        if d != self.base.dim:
+            raise ValueError(f"ridges: expected {self.base.dim} columns, the base's; got {d}.")
+        for name, shape in expected.items():
+            got = getattr(self.stage, name).shape
+            if got != shape and (got[0], *got[2:]) != shape:  # a row a point, under a condition
+                raise ValueError(f"{name}: expected shape {shape}; got {got}.")
+
+    @staticmethod
+    def create(
+        base: GaussianBase,
+        n_steps: int,
+        width: int,
+        key: PRNGKeyArray,
+        groups: int = GROUPS,
+        group_size: int = GROUP_SIZE,
+        floor: float = FLOOR,
+    ) -> "ConvexStages":
+        """Stages that are those of the base, with ridges and log-sum-exps that are nearly silent.
+
+        Args:
+            base: the Gaussian solution to start from.
+            n_steps: K.
+            width: m, ridges a stage.
+            key: a JAX PRNG key.
+            groups: G, log-sum-exps a stage.
+            group_size: R, terms of each.
+            floor: the smallest Jacobian, as a share of the base's.
+
+        Raises:
+            ValueError: a size below 1, or a floor outside (0, 1).
+        """
+        sizes = {"n_steps": n_steps, "width": width, "groups": groups, "group_size": group_size}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name}: expected an integer >= 1; got {size}.")
+        _check_floor(floor)
+        d, h = base.dim, 1 / n_steps
+        factors = np.linalg.cholesky((1 - floor) * (np.eye(d) + h * _rates(base, n_steps)))
+        keys = jax.random.split(key, 4)
+        ridges = jax.random.normal(keys[0], (n_steps, width, d))
+        terms = jax.random.normal(keys[1], (n_steps, groups, group_size, d))
+        biases = jax.random.uniform(keys[2], (n_steps, width), minval=-1.0, maxval=1.0)
+        stage = ConvexStage(
+            quadratic=jnp.asarray(factors, float),
+            slope=jnp.asarray(slopes(base, n_steps, base.mean, base.shift), float),
+            ridges=_RIDGE_NORM * ridges / jnp.linalg.norm(ridges, axis=-1, keepdims=True),
+            ridge_biases=_RIDGE_RANGE * biases,
+            ridge_heights=jnp.full((n_steps, width), _SILENT, float),
+            terms=_TERM_NORM * terms / jnp.linalg.norm(terms, axis=-1, keepdims=True),
+            term_biases=jax.random.normal(keys[3], (n_steps, groups, group_size)),
+            group_heights=jnp.full((n_steps, groups), _SILENT, float),
+        )
+        return ConvexStages(base, stage, floor)
+
+    @property
+    def dim(self) -> int:
+        """d, the dimension of x."""
+        return self.base.dim
+
+    @property
+    def n_steps(self) -> int:
+        """K."""
+        return self.stage.ridges.shape[0]
+
+    @property
+    def floats_per_point(self) -> int:
+        """The Jacobian's d^2, or the ridges and terms."""
+        _, G, R, d = self.stage.terms.shape
+        return max(d * d, self.stage.ridges.shape[1] + G * R)
+
+    def value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """Phi(x, t) = (|x|^2 / 2 - u_k(x)) K with k the stage of t, a scalar."""
+        x = check_points(x, self.dim)
+        stage, floor = self._at(t)
+        return self.n_steps * (0.5 * jnp.sum(x * x, axis=1) - stage.value(x, floor))
+
+    def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
+        """(grad_x Phi, 0): between the K times there is no Phi to differentiate."""
+        x = check_points(x, self.dim)
+        stage, floor = self._at(t)
+        return self._with_rate(x - stage.image(x, floor))
+
+    def gradient_and_laplacian(self, x: Points, t: Times) -> GradientLaplacian:
+        """Gradient (n, d+1) and Laplacian (n,)."""
+        found = self.gradient_and_hessian(x, t)
+        return GradientLaplacian(found.gradient, jnp.trace(found.hessian, axis1=1, axis2=2))
+
+    def gradient_and_hessian(self, x: Points, t: Times) -> GradientHessian:
+        """Gradient (n, d+1) and Hessian (n, d, d)."""
+        x = check_points(x, self.dim)
+        stage, floor = self._at(t)
+        found = stage.image_and_jacobian(x, floor)
+        hessian = self.n_steps * (jnp.eye(self.dim, dtype=x.dtype) - found.jacobian)
+        return GradientHessian(self._with_rate(x - found.points), hessian)
+
+    def _with_rate(self, moved: Float[Array, "n d"]) -> Float[Array, "n d+1"]:
+        return self.n_steps * jnp.pad(moved, ((0, 0), (0, 1)))
+
+    def _at(self, t: Times) -> tuple[ConvexStage, Float[Array, "d d"]]:
+        """The stage of a time k/K; the last one from (K-1)/K on."""
+        t = jnp.asarray(t)
+        if t.ndim:
+            raise ValueError(f"t: expected a scalar, a stage has one time; got shape {t.shape}.")
+        k = jnp.clip(jnp.round(t * self.n_steps).astype(int), 0, self.n_steps - 1)
+        basis, stretch = self.base.basis, self.base.stretch
+        own = 1 + stretch / (self.n_steps + k * stretch)  # of I - h Hess Phi_G
+        floor = self.floor * (basis * own) @ basis.T
+        return jax.tree.map(lambda array: array[k], self.stage), floor
+
+
+def _check_floor(floor: float) -> None:
+    if not 0 < floor < 1:
+        raise ValueError(f"floor: expected a number in (0, 1); got {floor}.")
+
+
+def slopes(
+    base: GaussianBase, n_steps: int, mean: Float[Array, "d *k"], shift: Float[Array, "d *k"]
+) -> Float[np.ndarray, "K d *k"]:
+    """s_k of the stages of a base with that mean and shift, or their derivatives in a condition."""
+    start, moved = (np.asarray(a, np.float64) for a in (mean, shift))
+    times = (np.arange(n_steps) / n_steps).reshape(-1, *(1,) * start.ndim)
+    carried = np.einsum("qde,qe...->qd...", _rates(base, n_steps), start + times * moved)
+    return (moved - carried) / n_steps
+
+
+def _rates(base: GaussianBase, n_steps: int) -> Float[np.ndarray, "K d d"]:
+    """-Hess Phi_G at the K times."""
+    basis, stretch = (np.asarray(a, np.float64) for a in (base.basis, base.stretch))
+    times = np.arange(n_steps)[:, None] / n_steps
+    return (basis * (stretch / (1 + times * stretch))[:, None, :]) @ basis.T
