@@ -18,22 +18,24 @@ parser.add_argument("--quick", action="store_true", help="one law, little traini
 options = parser.parse_args()
 
 laws = ["8gaussians"] if options.quick else ["8gaussians", "moons", "pinwheel", "checkerboard"]
+rows, cells = (1000, 30) if options.quick else (20_000, 150)
+settings = {"width": 64, "max_iter": 3000}
+if options.quick:
+    settings = {"width": 8, "n_steps": 1, "max_iter": 25}
 figure, axes = plt.subplots(3, len(laws), figsize=(2.6 * len(laws), 7.8), squeeze=False)
 
 for (top, middle, bottom), name in zip(axes.T, laws, strict=True):
-    points = toy(name, 20_000, seed=0)
-    steps = 20 if options.quick else 3000
-    flow = OTFlow(alpha=100.0, width=64, max_iter=steps, random_state=0).fit(points)
-    held_out = toy(name, 20_000, seed=1)
+    points, held_out = toy(name, rows, seed=0), toy(name, rows, seed=1)
+    flow = OTFlow(alpha=100.0, random_state=0, **settings).fit(points)
     nll = -flow.score(held_out)
     print(f"{name}: held-out nll {nll:.3f} nats")
 
     limit = 1.15 * np.abs(points).max()
-    ticks = np.linspace(-limit, limit, 150)
+    ticks = np.linspace(-limit, limit, cells)
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # far from the data the map may not be invertible
-        density = np.exp(flow.score_samples(grid)).reshape(150, 150)
+        density = np.exp(flow.score_samples(grid)).reshape(cells, cells)
 
     top.plot(*held_out[:4000].T, ",", color="#0072b2")
     middle.plot(*flow.sample(4000).T, ",", color="#d55e00")
