@@ -13,11 +13,11 @@ import otflow.fitting
 from otflow.cli.app import app
 from otflow.loading import load
 from otflow.tables import Table, read_table, write_table
-from tests.fakes import no_training, untrained
+from tests.fakes import no_training, train_arguments, untrained
 
 X = np.random.default_rng(0).standard_normal((120, 2)) @ [[2.0, 0.5], [0.0, 0.3]] + [10.0, -3.0]
 NAMES = ("height", "weight")
-SMALL = {"scheme": "rk4", "n-steps": 2, "width": 8, "max-iter": 25, "batch-size": 64, "seed": 3}
+SMALL = {"n-steps": 1, "depth": 0, "width": 8, "max-iter": 25, "batch-size": 64, "seed": 3}
 SETTINGS = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
 
 
@@ -157,16 +157,35 @@ def test_version_and_help():
         assert "Usage" in run(command, "--help").stdout
 
 
-@pytest.mark.usefixtures("optimised")
 def test_demo(tmp_path):
-    """Real training on the digits and in the plane; the model it writes can be used."""
+    """The small form, which says so; real training on the digits and in the plane.
+
+    The model it writes can be used.
+    """
     told = run("demo", "--quick", "--out", tmp_path / "new" / "folder", "--seed", 1).stdout
     folder = tmp_path / "new" / "folder"
     assert sorted(p.name for p in folder.iterdir()) == ["demo.png", "digits.otflow"]
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert load(folder / "digits.otflow").flow_.dim == 64
-    assert "held-out nll, nats" in told
-    assert "round-trip error" in told
+    for words in ("--quick: tiny flows", "held-out nll, nats", "round-trip error", "8gaussians"):
+        assert words in told
+
+
+def test_the_demo_is_the_large_form_unless_asked(tmp_path, monkeypatch):
+    """Only the digits' flow is seen here: training is interrupted."""
+    asked = []
+
+    def interrupted(*args, **kwargs):
+        asked.append(train_arguments(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(otflow.fitting, "train", interrupted)
+    told = run("demo", "--out", tmp_path, code=130).stdout
+    assert "quick" not in told
+    (given,) = asked
+    assert (given["config"].max_iter, given["scheme"].n_steps) == (600, 8)
+    assert given["potential"].terms[1].w.shape == (64,)
+    assert sorted(tmp_path.iterdir()) == []
 
 
 def test_the_baseline_of_the_demo():

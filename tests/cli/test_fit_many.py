@@ -17,6 +17,7 @@ from otflow.cli.app import app
 from otflow.loading import load
 from tests.fakes import no_training
 
+TINY = "--stream --n-steps 1 --depth 0 --width 4 --batch-size 64 --out m --json"
 X = np.random.default_rng(0).standard_normal((300, 2)) @ [[2.0, 0.5], [0.0, 0.3]] + [10.0, -3.0]
 NAMES = ("height", "weight")
 JOB = ("OTFLOW_", "SLURM_", "XLA_FLAGS")
@@ -50,7 +51,7 @@ def one_line(result):
 @pytest.mark.parametrize("source", ["shards", "shards/*.parquet", "shards/?.parquet"])
 def test_a_stream_becomes_a_model(folder, monkeypatch, source):
     no_training(monkeypatch)
-    found = json.loads(run("fit", source, "--stream", "--out", "m", "--json").stdout)
+    found = json.loads(run("fit", source, *TINY.split()).stdout)
     assert (found["rows"], found["columns"]) == (300, 2)
     assert (found["options"]["data"], found["options"]["stream"]) == (source, True)
     model = load("m")
@@ -72,8 +73,7 @@ def test_columns_of_a_stream_and_its_options_fed_back(folder, monkeypatch):
 
 
 def test_a_stream_trains(folder):
-    words = ("--stream", "--width", "4", "--max-iter", "50", "--batch-size", "64", "--json")
-    found = json.loads(run("fit", "shards", "--out", "m", *words).stdout)
+    found = json.loads(run("fit", "shards", *TINY.split(), "--max-iter", "50").stdout)
     assert found["status"] == "max_iter"
     objective = load("m").history_["objective"]
     assert len(objective) == 3

@@ -41,6 +41,7 @@ def run(words, code=0, stdin=None):
     return result
 
 
+TINY = "--n-steps 1 --depth 0 --width 8"  # the same programs in all tests
 CONFIG = """
 data = "data.csv"
 out = "m"
@@ -72,12 +73,12 @@ def test_effective_options_can_be_fed_back(folder, monkeypatch):
     assert options["learning_rate"] == 0.01
     assert "n_steps" not in options
     assert "# m: 120 rows, 2 columns" in told
-    before = load("m")
+    before = (folder / "m").read_bytes()
     (folder / "again.toml").write_text(told)
     again = run("fit --config again.toml").stdout
     assert again == told
     assert load("m").get_params().items() >= {"alpha": 2.0, "batch_size": 32}.items()
-    assert np.array_equal(load("m").sample(3), before.sample(3))
+    assert (folder / "m").read_bytes() == before
 
 
 def reporting(*args, **kwargs):
@@ -124,7 +125,7 @@ def test_toml_holds_any_text(folder):
 
 
 def test_columns_by_name(folder):
-    run("fit data.csv --out m --columns weight,height")
+    run(f"fit data.csv --out m {TINY} --columns weight,height")
     fitted = load("m")
     assert fitted.columns_ == ("weight", "height")
     by_name = json.loads(run("score m data.csv --json").stdout)["log_prob"]
@@ -151,7 +152,7 @@ def test_bad_columns(folder, words, message):
 def test_pipes(folder):
     """CSV in, CSV out, and only that on standard output."""
     table = (folder / "data.csv").read_text()
-    run("fit - --out m", stdin=table)
+    run(f"fit - --out m {TINY}", stdin=table)
     piped = json.loads(run("score m - --json", stdin=table).stdout)
     assert piped == json.loads(run("score m data.csv --json").stdout)
     result = run("score m - --out -", stdin=table)
@@ -171,14 +172,14 @@ def test_bad_pipes(folder, text):
 
 
 def test_json(folder):
-    found = json.loads(run("fit data.csv --out m --json").stdout)
+    found = json.loads(run(f"fit data.csv --out m {TINY} --json").stdout)
     assert (found["rows"], found["columns"], found["model"]) == (120, 3, "m")
     assert found["status"] == "max_iter"
     assert found["options"]["alpha"] == 30.0
     assert json.loads(run("sample m -n 4 --out s.csv --json").stdout)["rows"] == 4
 
 
-SHORT = "fit data.csv --out m --scheme rk4 --n-steps 2 --width 4 --max-iter 75 --batch-size 64"
+SHORT = f"fit data.csv --out m {TINY} --max-iter 75 --batch-size 64"
 
 
 def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):

@@ -13,12 +13,13 @@ from tests.fakes import SMALL, no_training
 from tests.report.documents import CERTIFICATE, alpha_store
 
 ROWS = np.random.default_rng(0).standard_normal((120, 2)) * [1.0, 3.0] + [0.0, 5.0]
+TINY = SMALL | {"scheme": "conforming", "n_steps": 1, "depth": 0}
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     no_training(monkeypatch)
-    OTFlow(**SMALL).fit(ROWS).save(tmp_path / "m.otflow")
+    OTFlow(**TINY).fit(ROWS).save(tmp_path / "m.otflow")
     np.save(tmp_path / "x.npy", ROWS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -33,15 +34,24 @@ def run(*words, code=0):
     return result
 
 
-def test_a_model_with_rows_certificate_and_figures(files):
+def test_a_model_with_rows_and_a_certificate(files):
     (files / "c.json").write_text(json.dumps(CERTIFICATE.to_dict()))
-    options = ("--certificate", "c.json", "--truth", 1.0, "--image", "1x2", "--figures", "f")
+    options = ("--certificate", "c.json", "--truth", 1.0, "--image", "1x2")
     found = json.loads(run("m.otflow", "x.npy", *options, "--out", "r.html", "--json").stdout)
     text = (files / "r.html").read_text()
     assert found["bytes"] == (files / "r.html").stat().st_size < 8e6
     for words in ("OT-Flow report: m.otflow", "all 120 rows of x.npy", "paths are not straight"):
         assert words in text
-    assert (files / "f" / "bracket.pdf").exists()
+
+
+def test_figures(files):
+    """Of a conditional model, whose page has few; tests/report has the others."""
+    OTFlow(**TINY).fit(ROWS, condition=np.arange(120.0)[:, None]).save("conditional.otflow")
+    (files / "c.json").write_text(json.dumps(CERTIFICATE.to_dict()))
+    told = run("conditional.otflow", "--certificate", "c.json", "--figures", "f").stdout
+    assert "figures in f" in told
+    assert {"bracket.pdf"} < {path.name for path in (files / "f").iterdir()}
+    assert all(path.read_bytes().startswith(b"%PDF") for path in (files / "f").iterdir())
 
 
 def test_a_study(files):

@@ -40,6 +40,14 @@ def asked(monkeypatch):
 
 
 @pytest.fixture
+def pictures(monkeypatch):
+    """Nothing is drawn; what would have been, and where."""
+    drawn = []
+    monkeypatch.setattr("otflow.report.studies.draw_study", lambda *given: drawn.append(given))
+    return drawn
+
+
+@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "study"
 
@@ -65,9 +73,15 @@ class TestHelp:
         assert ("Your own table" in told) == (command in ("alpha", "samples"))
 
 
+def test_a_study_is_drawn(folder, asked):
+    run("alpha", "--out", folder)
+    assert (folder / "alpha.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("pictures")
 class TestRun:
     @pytest.mark.parametrize("kind", ["alpha", "samples", "width", "steps"])
-    def test_options_reach_the_study(self, folder, asked, kind):
+    def test_options_reach_the_study(self, folder, asked, pictures, kind):
         told = run(kind, "--out", folder, "--problem", "gaussian", "--dim", 3, "--seeds", 4)
         _, (found, problem, seeds, demo) = asked
         assert (found, seeds, demo) == (kind, 4, False)
@@ -75,8 +89,10 @@ class TestRun:
         assert problem.settings() == {"problem": "gaussian", "dim": 3}
         assert "transport increases with alpha" in told.stdout
         assert "holds" in told.stdout
-        assert (folder / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
-        assert load_study(folder).cells == 4
+        ((result, path),) = pictures
+        assert result.to_dict() == load_study(folder).to_dict() | {"planned": 4}
+        assert path == folder / f"{kind}.png"
+        assert result.cells == 4
 
     def test_data_are_standardised(self, tmp_path, folder, asked):
         rows = 5 + 3 * np.random.default_rng(0).standard_normal((40, 2))
@@ -94,9 +110,10 @@ class TestRun:
         assert found == load_study(folder).to_dict() | {"planned": 4}
         assert found["rows"][1]["transport"] == pytest.approx(1 - 1 / 6 + 5e-5)
 
-    def test_resume_and_budget(self, folder, asked):
+    def test_resume_and_budget(self, folder, asked, pictures):
         told = run("alpha", "--out", folder, "--budget", 1e-9).stdout
         assert "partial: 0 of 4 cells; go on with --resume" in told
+        assert pictures == []
         told = run("alpha", "--out", folder, "--resume").stdout
         assert "partial" not in told
 
@@ -128,6 +145,7 @@ class TestRun:
         assert "partial" not in run("alpha", "--out", folder, "--resume").stdout
 
 
+@pytest.mark.usefixtures("pictures")
 class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),

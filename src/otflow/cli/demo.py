@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -10,11 +10,25 @@ import typer
 from otflow.cli.errors import clean_errors
 
 
+class Size(NamedTuple):
+    """Settings of the flows of digits and in the plane, and rows in the plane: to fit, to score."""
+
+    digits: dict[str, Any]
+    plane: dict[str, Any]
+    points: int
+    test_points: int
+
+
+FULL = Size({"width": 64, "max_iter": 600}, {"width": 32, "max_iter": 400}, 20_000, 5000)
+_TINY = {"width": 16, "depth": 0, "max_iter": 10}
+QUICK = Size(_TINY, _TINY | {"n_steps": 1}, 1000, 1000)
+
+
 @clean_errors
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture and the model.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    quick: Annotated[bool, typer.Option(help="A few seconds' training, for tests.")] = False,
+    quick: Annotated[bool, typer.Option(help="Tiny flows, hardly trained: does it run?")] = False,
 ) -> None:
     """Train on scikit-learn's digits (64 real columns), score held-out digits, draw new ones."""
     from otflow.datasets import digits, toy
@@ -22,22 +36,24 @@ def demo(
     from otflow.files import check_writable
     from otflow.report.demo import draw_demo
 
+    size = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)
     picture = check_writable(out / "demo.png")
     model_file = check_writable(out / "digits.otflow")
 
     start = time.perf_counter()
+    if quick:
+        typer.echo("--quick: tiny flows, hardly trained, to see that it runs")
     split = digits(seed)
     typer.echo(f"digits: {len(split.train)} training, {len(split.test)} held-out rows of 64 pixels")
     model = OTFlow(
         alpha=100.0,
         beta=0.1,
         scheme="rk4",
-        width=64,
         batch_size=256,
         learning_rate=0.005,
-        max_iter=20 if quick else 600,
         random_state=seed,
+        **size.digits,
     )
     model.fit(split.train, X_val=split.validation)
     gaussian = gaussian_nll(split.train, split.validation, split.test)
@@ -50,11 +66,10 @@ def demo(
     error = np.abs(model.inverse_transform(model.transform(split.test)) - split.test).max()
     typer.echo(f"largest round-trip error over held-out pixels (0..1): {error:.1e}")
 
-    points = toy("8gaussians", 20_000, seed)
-    flow2d = OTFlow(width=32, max_iter=20 if quick else 400, random_state=seed).fit(points)
-    typer.echo(
-        f"8gaussians, 2-d: held-out nll {-flow2d.score(toy('8gaussians', 5000, 1)):.3f} nats"
-    )
+    points = toy("8gaussians", size.points, seed)
+    flow2d = OTFlow(random_state=seed, **size.plane).fit(points)
+    nll = -flow2d.score(toy("8gaussians", size.test_points, 1))
+    typer.echo(f"8gaussians, 2-d: held-out nll {nll:.3f} nats")
 
     model.save(model_file)
     draw_demo(picture, split.test, model, points[:2000], flow2d, seed)
