@@ -18,11 +18,12 @@ from sklearn.utils.estimator_checks import (
 )
 
 import otflow
+import otflow.fitting
 from otflow.datasets import toy
 from otflow.estimator import OTFlow
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.blocks import shared_blocks
-from tests.fakes import no_training
+from tests.fakes import no_training, train_arguments, untrained
 
 TINY = {
     "width": 2,
@@ -64,11 +65,25 @@ EXCLUDED = {
 }
 
 
+def three_columns_train(monkeypatch):
+    """Fits of another number of columns, each of which compiles its own programs, do not train."""
+    train = otflow.fitting.train
+
+    def train_or_not(*args, **kwargs):
+        dim = train_arguments(*args, **kwargs)["potential"].dim
+        return (train if dim == 3 else untrained)(*args, **kwargs)
+
+    monkeypatch.setattr(otflow.fitting, "train", train_or_not)
+
+
 # all rows train: with few steps held-out rows may find the start best, and n_iter_ is then 0
 @parametrize_with_checks([OTFlow(**TINY, validation_fraction=0.0)])
+@pytest.mark.parametrize("trains", ["three", pytest.param("any", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*principal variances lie below:UserWarning")
-def test_scikit_learns_own_checks(estimator, check):
+def test_scikit_learns_own_checks(estimator, check, trains, monkeypatch):
     """check_array_api_input skips itself unless SCIPY_ARRAY_API is set."""
+    if trains == "three":  # as most checks have
+        three_columns_train(monkeypatch)
     if reason := EXCLUDED.get(check.func.__name__):
         pytest.skip(reason)
     check(estimator)
@@ -124,7 +139,7 @@ def test_clone_keeps_every_parameter_and_no_fit(quick):
 def test_pickle_after_fit_and_predict(quick, dtype):
     """Bit for bit, and a continuation goes on from there; the shape is that of most checks."""
     X = np.random.default_rng(0).normal(size=(20, 3))
-    X[:, 1] = np.round(X[:, 1], 1)
+    X[:, 1] = np.round(X[:, 1])
     settings = TINY | {"dtype": dtype, "bounds": {0: (-9, None)}, "dequantize": "auto"}
     model = OTFlow(**settings).fit(X)
     model.score_samples(X)
