@@ -132,7 +132,7 @@ def moments(dim, make):
 
 @pytest.mark.usefixtures("float64")
 @both
-@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("dim", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_moments_of_the_draws(make, dim):
     """Within 4 standard errors: by chance 1 in 16,000 a figure, and the seed is fixed."""
     n = 10_000
