@@ -15,30 +15,40 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+PROBE = """
+import sys, time; start = time.perf_counter(); import otflow
+print(time.perf_counter() - start)
+print(*sys.modules)
+otflow.Flow, otflow.training
+print(*sys.modules)
+import types, otflow.estimator
+print(*[n for n in otflow._NAMES if isinstance(getattr(otflow, n), types.ModuleType)])
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """What a new process finds: seconds, packages after the import and after first use, modules."""
+    words = [sys.executable, "-c", PROBE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    seconds, at_once, used, shadowed = done.stdout.removesuffix("\n").split("\n")
+    packages = [{name.split(".")[0] for name in names.split()} for names in (at_once, used)]
+    return float(seconds), *packages, shadowed.split()
 
 
-def test_import_is_quick_and_light():
+def test_import_is_quick_and_light(fresh):
     """Under one second, without JAX, scikit-learn or any other heavy package."""
-    out = python(
-        "import sys, time; start = time.perf_counter(); import otflow\n"
-        "print(time.perf_counter() - start)\n"
-        "print(*{name.split('.')[0] for name in sys.modules})"
-    )
-    seconds, modules = out.splitlines()
-    assert float(seconds) < 1.0
+    seconds, packages, _, _ = fresh
+    assert seconds < 1.0
     heavy = {"jax", "jaxlib", "equinox", "sklearn", "numpy", "scipy", "polars", "matplotlib"}
-    assert heavy.isdisjoint(modules.split())
+    assert heavy.isdisjoint(packages)
 
 
-def test_the_library_imports_without_optional_packages_at_first_use():
-    out = python("import otflow, sys; otflow.Flow, otflow.training; print(*sys.modules)")
-    loaded = {name.split(".")[0] for name in out.split()}
-    assert "jax" in loaded
-    assert {"sklearn", "polars", "matplotlib", "ot"}.isdisjoint(loaded)
+def test_the_library_imports_without_optional_packages_at_first_use(fresh):
+    _, _, packages, _ = fresh
+    assert "jax" in packages
+    assert {"sklearn", "polars", "matplotlib", "ot"}.isdisjoint(packages)
 
 
 @pytest.mark.parametrize("name", otflow.__all__)
@@ -48,13 +58,10 @@ def test_every_public_name_resolves(name):
     assert name in dir(otflow)
 
 
-def test_no_public_name_is_shadowed_by_a_submodule():
+def test_no_public_name_is_shadowed_by_a_submodule(fresh):
     """`import otflow.estimator` first, then the names: none of the objects became a module."""
-    code = (
-        "import types, otflow.estimator, otflow\n"
-        "print(*[n for n in otflow._NAMES if isinstance(getattr(otflow, n), types.ModuleType)])"
-    )
-    assert python(code).split() == []
+    *_, shadowed = fresh
+    assert shadowed == []
 
 
 def test_unknown_names_raise():

@@ -1,5 +1,7 @@
 """Targets against SciPy, quadrature and the moments of their own draws."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -53,6 +55,16 @@ TARGETS = {"normal": StandardNormal, "mixture": mixture, "rotated": rotated}
 both = pytest.mark.parametrize("make", TARGETS.values(), ids=TARGETS)
 
 
+@jax.jit
+def log_prob(target, y):
+    return target.log_prob(y)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def sample(target, seed, n=10_000):
+    return target.sample(jax.random.key(seed), n)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("dim", [1, 2, 5])
 class TestLogProb:
@@ -65,11 +77,11 @@ class TestLogProb:
     def test_normal_matches_scipy(self, dim):
         y = self.points(dim)
         expected = stats.multivariate_normal(np.zeros(dim)).logpdf(y)
-        np.testing.assert_allclose(StandardNormal(dim).log_prob(y), expected, rtol=1e-12)
+        np.testing.assert_allclose(log_prob(StandardNormal(dim), y), expected, rtol=1e-12)
 
     def test_mixture_matches_scipy(self, dim):
         y = self.points(dim)
-        np.testing.assert_allclose(mixture(dim).log_prob(y), by_scipy(dim, y), rtol=1e-12)
+        np.testing.assert_allclose(log_prob(mixture(dim), y), by_scipy(dim, y), rtol=1e-12)
 
     def test_rotated_product_matches_scipy(self, dim):
         y = self.points(dim)
@@ -77,25 +89,29 @@ class TestLogProb:
         weights, means, stds = factors(dim)
         parts = np.log(weights) + stats.norm(means, stds).logpdf(z)
         expected = special.logsumexp(parts, axis=2).sum(axis=1)
-        np.testing.assert_allclose(rotated(dim).log_prob(y), expected, rtol=1e-12)
+        np.testing.assert_allclose(log_prob(rotated(dim), y), expected, rtol=1e-12)
 
     def test_rotated_product_is_the_density_of_the_reference(self, dim):
-        y = self.points(dim)[:6]
+        y = self.points(dim)
         ones = [
             Mixture1D(*(tuple(row) for row in rows)) for rows in zip(*factors(dim), strict=True)
         ]
         exact = product(ones, turn(dim), alpha=1.0)
-        np.testing.assert_allclose(rotated(dim).log_prob(y), exact.log_prob(y), rtol=1e-10)
+        found = np.asarray(log_prob(rotated(dim), y))
+        np.testing.assert_allclose(found[:6], exact.log_prob(y[:6]), rtol=1e-10)
 
 
 @pytest.mark.usefixtures("float64")
 @both
-@pytest.mark.parametrize(("dim", "n"), [(1, 4001), (2, 601)])
-def test_density_integrates_to_one(make, dim, n):
-    """The trapezoid rule converges geometrically for such densities: 1e-9 is left by the tails."""
-    axis = np.linspace(-14, 14, n)
+@pytest.mark.parametrize("dim", [1, 2])
+def test_density_integrates_to_one(make, dim):
+    """The trapezoid rule converges geometrically for such densities: 1e-9 is left by the tails.
+
+    No component's deviation is below 0.5, where a spacing of 0.4 leaves 1e-13.
+    """
+    axis = np.linspace(-14, 14, 71)
     grid = np.stack(np.meshgrid(*[axis] * dim), axis=-1).reshape(-1, dim)
-    total = np.exp(make(dim).log_prob(grid)).sum() * (axis[1] - axis[0]) ** dim
+    total = np.exp(log_prob(make(dim), grid)).sum() * (axis[1] - axis[0]) ** dim
     np.testing.assert_allclose(total, 1, atol=1e-9)
 
 
@@ -116,11 +132,11 @@ def moments(dim, make):
 
 @pytest.mark.usefixtures("float64")
 @both
-@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("dim", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_moments_of_the_draws(make, dim):
     """Within 4 standard errors: by chance 1 in 16,000 a figure, and the seed is fixed."""
-    n = 20_000
-    y = np.asarray(make(dim).sample(jax.random.key(3), n))
+    n = 10_000
+    y = np.asarray(sample(make(dim), 3))
     assert y.shape == (n, dim)
     mean, cov = moments(dim, make)
     products = (y - mean)[:, :, None] * (y - mean)[:, None, :]
@@ -134,7 +150,7 @@ def test_moments_of_the_draws(make, dim):
 @both
 def test_law_of_the_draws(make):
     """1-d Kolmogorov-Smirnov; below 0.001 by chance once in 1000, and the seed is fixed."""
-    y = np.asarray(make(1).sample(jax.random.key(5), 5_000))[:, 0]
+    y = np.asarray(sample(make(1), 5))[:, 0]
     weights, means, covs = parameters(1)
     if make is StandardNormal:
         weights, means, covs = [1.0], np.zeros((1, 1)), np.ones((1, 1, 1))
@@ -151,23 +167,17 @@ def test_law_of_the_draws(make):
 
 @pytest.mark.usefixtures("float64")
 @both
-@pytest.mark.parametrize("dim", [1, 3])
-def test_moments_are_those_of_draws(make, dim):
-    """40,000 draws, four standard errors an entry; the seed is fixed."""
-    n = 40_000
-    found = make(dim).moments()
-    y = np.asarray(make(dim).sample(jax.random.key(3), n))
-    within = 4 * y.std(axis=0) / np.sqrt(n)
-    np.testing.assert_array_less(np.abs(y.mean(axis=0) - found.mean), within)
-    centred = y - found.mean
-    products = centred[:, :, None] * centred[:, None, :]
-    error = np.abs(products.mean(axis=0) - found.cov)
-    np.testing.assert_array_less(error, 4 * products.std(axis=0) / np.sqrt(n))
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_moments_are_exact(make, dim):
+    """Those that the draws above were held against, to float64 rounding of some d^2 terms."""
+    found, (mean, cov) = make(dim).moments(), moments(dim, make)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(found.cov, cov, rtol=1e-12, atol=1e-13)
 
 
 @both
 def test_draws_follow_the_key(make):
-    a, b, other = (make(2).sample(jax.random.key(k), 4) for k in (0, 0, 1))
+    a, b, other = (sample(make(2), seed, 4) for seed in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, other)
 
@@ -177,16 +187,16 @@ def test_draws_follow_the_key(make):
 def test_dtype_follows_the_context(make, dtype):
     with precision(dtype):
         target = make(2)
-        y = target.sample(jax.random.key(0), 3)
-        assert y.dtype == target.log_prob(y).dtype == np.dtype(dtype)
+        y = sample(target, 0, 4)
+        assert y.dtype == log_prob(target, y).dtype == np.dtype(dtype)
 
 
 @pytest.mark.usefixtures("float64")
 def test_weights_are_renormalised():
     weights, means, covs = parameters(2)
     nearly = GaussianMixture(weights * (1 + 9e-7), means, covs)
-    y = np.zeros((1, 2))
-    np.testing.assert_allclose(nearly.log_prob(y), mixture(2).log_prob(y), rtol=1e-14)
+    y = np.zeros((12, 2))
+    np.testing.assert_allclose(log_prob(nearly, y), log_prob(mixture(2), y), rtol=1e-14)
 
 
 @both
@@ -284,11 +294,11 @@ class TestMerged:
         np.testing.assert_allclose(found.cov, whole.cov, rtol=1e-11, atol=1e-12)
 
     def test_ends(self):
-        y = np.random.default_rng(0).standard_normal((20, 2))
+        y = np.random.default_rng(0).standard_normal((12, 2))
         mean, cov = mixture(2).moments()
         gauss = stats.multivariate_normal(mean, cov).logpdf(y)
-        np.testing.assert_allclose(mixture(2).merged(1.0).log_prob(y), gauss, rtol=1e-11)
-        np.testing.assert_allclose(mixture(2).merged(0.0).log_prob(y), by_scipy(2, y), rtol=1e-11)
+        np.testing.assert_allclose(log_prob(mixture(2).merged(1.0), y), gauss, rtol=1e-11)
+        np.testing.assert_allclose(log_prob(mixture(2).merged(0.0), y), by_scipy(2, y), rtol=1e-11)
 
     def test_one_component_stays(self):
         single = GaussianMixture([1.0], [[1.0, 2.0]], [np.diag([0.5, 2.0])])

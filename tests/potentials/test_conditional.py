@@ -1,8 +1,10 @@
-"""Conditional potentials: bound ones against the book, autodiff and differences, row by row."""
+"""Conditional potentials: bound ones against the book, autodiff and differences, row by row.
+
+Quick autodiff is that of a network and of a sum with the Gaussian; differences are of all.
+"""
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def conditional_resnet(depth=2):
     network, rng = random_resnet(D, depth=depth, seed=depth), np.random.default_rng(depth)
-    C, G = (jnp.asarray(rng.standard_normal((rows, K))) for rows in (network.width, D + 1))
+    C, G = (rng.standard_normal((rows, K)) for rows in (network.width, D + 1))
     return ConditionalResNet(network, C, G)
 
 
@@ -57,35 +59,51 @@ def close(got, expected, tolerance=1e-10):
 
 
 @jax.jit
+def given(p, c):
+    return p.given(c)
+
+
+@jax.jit
 def closed_forms(p, x, t):
     a, b = p.gradient_and_laplacian(x, t), p.gradient_and_hessian(x, t)
     return p.value(x, t), p.gradient(x, t), a.gradient, a.laplacian, b.gradient, b.hessian
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=() if name in ("depth 2", "sum") else pytest.mark.slow)
+        for name, make in POTENTIALS.items()
+    ],
+)
+def test_matches_autodiff_of_its_value_under_one_condition(make):
+    p = make()
+
+    def phi(s, c):
+        return p.given(c).value(s[None, :-1], s[-1])[0]
+
+    value, gradient, hessian = jax.jit(
+        lambda s, c: [jax.vmap(f)(s, c) for f in (phi, jax.grad(phi), jax.hessian(phi))]
+    )(np.column_stack([X, T]), C)
+    hessian = np.asarray(hessian)[:, :-1, :-1]
+    laplacian = hessian.trace(axis1=1, axis2=2)
+    expected = (value, gradient, gradient, laplacian, gradient, hessian)
+    for got, by_autodiff in zip(closed_forms(given(p, C), X, T), expected, strict=True):
+        close(got, by_autodiff)
+
+
 @every
 class TestBound:
-    def test_matches_autodiff_of_its_value_under_one_condition(self, make):
-        p = make()
-
-        def phi(s, c):
-            return p.given(c).value(s[None, :-1], s[-1])[0]
-
-        s = jnp.asarray(np.column_stack([X, T]))
-        gradient = jax.vmap(jax.grad(phi))(s, C)
-        hessian = jax.vmap(jax.hessian(phi))(s, C)[:, :-1, :-1]
-        laplacian = hessian.trace(axis1=1, axis2=2)
-        value = jax.vmap(phi)(s, C)
-        expected = (value, gradient, gradient, laplacian, gradient, hessian)
-        for got, by_autodiff in zip(closed_forms(p.given(C), X, T), expected, strict=True):
-            close(got, by_autodiff)
-
     def test_matches_central_differences(self, make):
         """Steps of 1e-5: truncation and rounding about 1e-10."""
-        bound, step = make().given(C), 1e-5
+        bound, step = given(make(), C), 1e-5
         _, gradient, _, _, _, hessian = closed_forms(bound, X, T)
         slopes, rows = [], []
         for e in step * np.eye(D + 1):
-            up, down = (closed_forms(bound, X + z * e[:-1], T + z * e[-1]) for z in (1, -1))
+            up, down = (
+                [np.asarray(form) for form in closed_forms(bound, X + z * e[:-1], T + z * e[-1])]
+                for z in (1, -1)
+            )
             slopes.append((up[0] - down[0]) / (2 * step))
             rows.append((up[1] - down[1])[:, :-1] / (2 * step))
         close(gradient, np.stack(slopes, axis=1), 1e-8)
@@ -93,17 +111,18 @@ class TestBound:
 
     def test_each_point_feels_its_own_condition_only(self, make):
         p = make()
-        together = closed_forms(p.given(C), X, T)
-        alone = [closed_forms(p.given(c), X[i : i + 1], T[i : i + 1]) for i, c in enumerate(C)]
-        for got, rows in zip(together, zip(*alone, strict=True), strict=True):
-            np.testing.assert_allclose(got, np.concatenate(rows), rtol=1e-12, atol=1e-13)
-        others = closed_forms(p.given(C[::-1]), X, T)
-        assert np.abs(together[1] - others[1]).min() > 1e-6
+        together = closed_forms(given(p, C), X, T)
+        alone = [closed_forms(given(p, c), X, T) for c in C]
+        for got, forms in zip(together, zip(*alone, strict=True), strict=True):
+            own = np.stack([np.asarray(form)[i] for i, form in enumerate(forms)])
+            np.testing.assert_allclose(got, own, rtol=1e-12, atol=1e-13)
+        others = closed_forms(given(p, C[::-1]), X, T)
+        assert np.abs(np.asarray(together[1]) - others[1]).min() > 1e-6
 
     def test_the_condition_moves_what_is_bound_under_jit(self, make):
         p = make()
         found = jax.jit(lambda c: p.given(c).gradient(X, T))(C)
-        close(found, p.given(C).gradient(X, T))
+        close(found, closed_forms(given(p, C), X, T)[1])
 
     def test_has_no_values_without_a_condition(self, make):
         p = make()
@@ -115,16 +134,17 @@ class TestBound:
     @pytest.mark.parametrize("shape", [(), (3,), (N, 3), (1, N, K)], ids=str)
     def test_other_shapes_are_rejected(self, make, shape):
         with pytest.raises(ValueError, match=r"^condition: expected shape \(n, 2\) or \(2,\)"):
-            make().given(jnp.zeros(shape))
+            make().given(np.zeros(shape))
 
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_the_network_is_the_book_with_moved_biases(depth):
     """Phi(s; c): b_0 + C c for b_0, and s'G c beside the rest."""
     p = conditional_resnet(depth)
-    found = closed_forms(p.given(C), X, T)
+    found = [np.asarray(form) for form in closed_forms(given(p, C), X, T)]
     for i, c in enumerate(C):
-        moved = eqx.tree_at(lambda q: q.biases[0], p.network, p.network.biases[0] + p.C @ c)
+        moved = np.asarray(p.network.biases[0]) + p.C @ c
+        moved = eqx.tree_at(lambda q: q.biases[0], p.network, moved)
         book = resnet_by_the_book(moved, X[i], T[i])
         s, bilinear = np.append(X[i], T[i]), np.asarray(p.G) @ c
         assert abs(s @ bilinear) > 1e-3
@@ -135,14 +155,14 @@ def test_the_network_is_the_book_with_moved_biases(depth):
 
 def test_the_gaussian_is_solved_for_every_condition():
     p = conditional_gaussian()
-    found = closed_forms(p.given(C), X, T)
+    found = closed_forms(given(p, C), X, T)
     for i, c in enumerate(C):
         exact = GaussianBase.solve(MEAN + W @ c, COV, ALPHA)
-        for a, b in zip(jax.tree.leaves(p.given(c)), jax.tree.leaves(exact), strict=True):
+        for a, b in zip(jax.tree.leaves(given(p, c)), jax.tree.leaves(exact), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-13)
-        expected = closed_forms(exact, X[i : i + 1], T[i : i + 1])
-        for got, rows in zip(found, expected, strict=True):
-            np.testing.assert_allclose(got[i], rows[0], rtol=1e-12, atol=1e-13)
+        for got, form in zip(found, closed_forms(exact, X, T), strict=True):
+            own = np.asarray(form)[i]
+            np.testing.assert_allclose(np.asarray(got)[i], own, rtol=1e-12, atol=1e-13)
 
 
 def test_under_one_condition_it_is_an_ordinary_potential():
@@ -165,7 +185,9 @@ class TestSum:
         assert p.condition_dim == K
         bound = p.given(C)
         assert bound.terms[0] is plain
-        close(bound.value(X, T), plain.value(X, T) + conditional_resnet().given(C).value(X, T))
+        value, *_ = closed_forms(bound, X, T)
+        terms = (plain, given(conditional_resnet(), C))
+        close(value, sum(np.asarray(closed_forms(term, X, T)[0]) for term in terms))
 
     def test_a_sum_without_conditions_takes_none(self):
         p = GaussianBase.solve(MEAN, COV, ALPHA) + random_resnet(D)
@@ -181,14 +203,20 @@ class TestSum:
 
 class TestCreate:
     def test_starts_with_no_shift_and_C_on_the_scale_of_K(self):
-        p = ConditionalResNet.create(D, 200, 30, 1, jax.random.key(0))
-        plain = ResNetPotential.create(D, 30, 1, jax.random.key(0))
+        p, plain = jax.jit(
+            lambda key: (
+                ConditionalResNet.create(D, 200, 30, 1, key),
+                ResNetPotential.create(D, 30, 1, key),
+            )
+        )(jax.random.key(0))
         for a, b in zip(jax.tree.leaves(p.network), jax.tree.leaves(plain), strict=True):
             np.testing.assert_array_equal(a, b)
         assert (p.C.shape, p.G.shape) == ((30, 200), (D + 1, 200))
         np.testing.assert_array_equal(p.G, 0)
         # 6,000 uniform draws: their deviation is within 5 % of the law's
-        np.testing.assert_allclose(np.std(p.C), np.sqrt(np.mean(plain.weights[0] ** 2)), rtol=0.05)
+        np.testing.assert_allclose(
+            np.std(p.C), np.sqrt(np.mean(np.asarray(plain.weights[0]) ** 2)), rtol=0.05
+        )
         assert abs(np.mean(p.C)) < 0.05 * np.std(p.C)
 
     def test_no_condition_is_rejected(self):

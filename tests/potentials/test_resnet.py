@@ -1,4 +1,10 @@
-"""Closed forms of SPEC 2 against plain NumPy, automatic differentiation and finite differences."""
+"""Closed forms of SPEC 2 against plain NumPy, automatic differentiation and finite differences.
+
+Quick are every dimension and every depth once, by NumPy and by differences, and automatic
+differentiation of two of those; all combinations are slow.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +19,32 @@ from tests.support import random_resnet, resnet_by_the_book
 RTOL = 1e-10
 DIMS, DEPTHS, WIDTH, POINTS = (1, 2, 7), (0, 1, 2, 3), 6, 4
 TIMES = {"scalar": 0.3, "per-point": np.array([0.0, 0.25, 0.6, 1.0])}
+QUICK = {
+    (2, 0, "per-point"),
+    (2, 1, "per-point"),
+    (7, 2, "per-point"),
+    (7, 2, "scalar"),
+    (1, 3, "per-point"),
+}
+AUTODIFF = {(2, 0, "per-point"), (7, 2, "scalar")}
+
+
+def cases(quick):
+    return pytest.mark.parametrize(
+        ("dim", "depth", "t"),
+        [
+            pytest.param(
+                dim,
+                depth,
+                t,
+                id=f"{dim}-{depth}-{name}",
+                marks=() if (dim, depth, name) in quick else pytest.mark.slow,
+            )
+            for dim in DIMS
+            for depth in DEPTHS
+            for name, t in TIMES.items()
+        ],
+    )
 
 
 def close(got, expected, tolerance=RTOL):
@@ -71,17 +103,23 @@ def by_numpy(p, x, t):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("t", TIMES.values(), ids=TIMES)
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("dim", DIMS)
 class TestClosedForms:
-    @pytest.mark.parametrize("route", [by_numpy, by_autodiff])
-    def test_matches(self, dim, depth, t, route):
+    @cases(QUICK)
+    def test_matches_numpy(self, dim, depth, t):
+        self.compare(dim, depth, t, by_numpy)
+
+    @cases(AUTODIFF)
+    def test_matches_autodiff(self, dim, depth, t):
+        self.compare(dim, depth, t, by_autodiff)
+
+    @staticmethod
+    def compare(dim, depth, t, route):
         p, x = random_resnet(dim, WIDTH, depth, seed=dim + 10 * depth), points(dim)
         got, expected = closed_forms(p, x, t), route(p, x, np.broadcast_to(t, POINTS))
         for name in expected:
             close(got[name], expected[name])
 
+    @cases(QUICK)
     def test_matches_central_differences(self, dim, depth, t):
         """Steps of 1e-5: truncation about 1e-10, rounding eps/1e-5: 1e-8 leaves room for both."""
         p, x = random_resnet(dim, WIDTH, depth, seed=dim + 10 * depth), points(dim)
@@ -91,7 +129,7 @@ class TestClosedForms:
         for e in step * np.eye(dim + 1):
             up, down = (closed_forms(p, x + z * e[:-1], t + z * e[-1]) for z in (1, -1))
             differences.append(
-                {k: np.asarray(up[k] - down[k]) / (2 * step) for k in ("value", "gradient")}
+                {k: (np.asarray(up[k]) - down[k]) / (2 * step) for k in ("value", "gradient")}
             )
         close(got["gradient"], np.stack([d["value"] for d in differences], axis=1), 1e-8)
         hessian = np.stack([d["gradient"][:, :-1] for d in differences[:-1]], axis=2)
@@ -101,10 +139,11 @@ class TestClosedForms:
 
 @pytest.mark.usefixtures("float64")
 def test_laplacian_and_hessian_alone():
-    p, x = random_resnet(2), points(2)
+    p, x = random_resnet(7, WIDTH, 2), points(7)
     got = closed_forms(p, x, 0.3)
-    close(p.laplacian(x, 0.3), got["laplacian"])
-    close(p.hessian(x, 0.3), got["hessian"])
+    laplacian, hessian = jax.jit(lambda p, x: (p.laplacian(x, 0.3), p.hessian(x, 0.3)))(p, x)
+    close(laplacian, got["laplacian"])
+    close(hessian, got["hessian"])
 
 
 def loss(forms):
@@ -113,17 +152,19 @@ def loss(forms):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize(
+    "depth", [0, 2, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (1, 3))]
+)
 def test_derivatives_with_respect_to_parameters(depth):
     """What training does: through the closed forms, against through autodiff and differences."""
     p, x = random_resnet(2, WIDTH, depth, seed=3), points(2)
     t = TIMES["per-point"]
-    at = jax.jit(lambda p: loss(closed_forms(p, x, t)))
-    got = jax.jit(jax.grad(at))(p)
+    at = jax.jit(jax.value_and_grad(lambda p: loss(closed_forms(p, x, t))))
+    _, got = at(p)
     expected = jax.jit(jax.grad(lambda p: loss(by_autodiff(p, x, t))))(p)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         close(a, b)
-    leaves, tree = jax.tree.flatten(p)
+    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, p))
     rng, step = np.random.default_rng(0), 1e-5
     for i, leaf in enumerate(leaves):
         direction = rng.standard_normal(leaf.shape)
@@ -131,27 +172,33 @@ def test_derivatives_with_respect_to_parameters(depth):
         def shifted(z, i=i, direction=direction):
             return tree.unflatten([*leaves[:i], leaves[i] + z * direction, *leaves[i + 1 :]])
 
-        difference = float(at(shifted(step)) - at(shifted(-step))) / (2 * step)
+        difference = (float(at(shifted(step))[0]) - float(at(shifted(-step))[0])) / (2 * step)
         slope = float(np.vdot(jax.tree.leaves(got)[i], direction))
         # truncation: step^2 times a third derivative of some 1e3
         np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-6)
 
 
 def test_float32_agrees_to_its_own_precision():
-    p = random_resnet(7, WIDTH, 3)
+    p = random_resnet(7, WIDTH, 2)
     x = points(7).astype(np.float32)
     got = closed_forms(p, x, 0.3)
     with precision("float64"):
-        exact = closed_forms(jax.tree.map(lambda v: v.astype(np.float64), p), x, 0.3)
+        double = jax.tree.map(lambda v: np.asarray(v, np.float64), p)
+        exact = closed_forms(double, x.astype(np.float64), 0.3)
     for name, value in got.items():
         assert value.dtype == np.float32
         close(value, exact[name], 1e-5)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def create(dim, width, depth, seed):
+    return ResNetPotential.create(dim, width, depth, jax.random.key(seed), output_scale=0.7)
+
+
 class TestCreate:
     def test_shapes_and_ranges(self):
         """K, b uniform within 1/sqrt(fan-in), A a hundredth of that, w constant, b, c zero."""
-        p = ResNetPotential.create(3, 400, 2, jax.random.key(0), output_scale=0.7)
+        p = create(3, 400, 2, 0)
         assert (p.dim, p.width, p.depth) == (3, 400, 2)
         assert [K.shape for K in p.weights] == [(400, 4), (400, 400), (400, 400)]
         assert p.A.shape == (4, 4)
@@ -168,33 +215,34 @@ class TestCreate:
         assert 0 < np.abs(p.A).max() <= 0.01 / 2
 
     def test_rank_of_A_is_at_most_ten(self):
-        assert ResNetPotential.create(12, 3, 1, jax.random.key(0)).A.shape == (10, 13)
+        p = jax.eval_shape(lambda key: ResNetPotential.create(12, 3, 1, key), jax.random.key(0))
+        assert p.A.shape == (10, 13)
 
     def test_every_array_is_drawn_independently(self):
-        p = ResNetPotential.create(3, 4, 3, jax.random.key(0))
+        p, other = create(3, 400, 2, 0), create(3, 400, 2, 1)
         arrays = [*p.weights[1:], *(np.outer(b, b) for b in p.biases)]
         for i, a in enumerate(arrays):
             assert not any(np.allclose(a, b) for b in arrays[:i])
-        other = ResNetPotential.create(3, 4, 3, jax.random.key(1))
         assert not np.allclose(p.weights[0], other.weights[0])
 
     def test_zero_output_scale_leaves_the_quadratic_alone(self):
         p = ResNetPotential.create(2, 4, 2, jax.random.key(0), output_scale=0.0)
-        hessian = p.hessian(points(2).astype(np.float32), 0.5)
-        expected = np.broadcast_to(p.A[:, :2].T @ p.A[:, :2], hessian.shape)
+        hessian = jax.jit(lambda x: p.hessian(x, 0.5))(points(2).astype(np.float32))
+        Ax = np.asarray(p.A)[:, :2]
+        expected = np.broadcast_to(Ax.T @ Ax, hessian.shape)
         np.testing.assert_allclose(hessian, expected, rtol=1e-6)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_dtype_follows_the_context(self, dtype):
         with precision(dtype):
-            p = ResNetPotential.create(2, 4, 2, jax.random.key(0))
+            p = jax.eval_shape(lambda: ResNetPotential.create(2, 4, 2, jax.random.key(0)))
             assert {leaf.dtype.name for leaf in jax.tree.leaves(p)} == {dtype}
 
     def test_depth_zero_starts_with_ridges_of_one_slope_spread_over_the_data(self):
         """Directions on the sphere, slope 1.5 in x; offsets put ridges within |x| <= 3."""
-        p = ResNetPotential.create(3, 2000, 0, jax.random.key(0), output_scale=0.7)
+        p = create(3, 2000, 0, 0)
         assert (p.dim, p.width, p.depth) == (3, 2000, 0)
-        (K,), (b,) = p.weights, p.biases
+        (K,), (b,) = jax.tree.map(np.asarray, (p.weights, p.biases))
         assert K.shape == (2000, 4)
         np.testing.assert_allclose(np.linalg.norm(K[:, :3], axis=1), 1.5, rtol=1e-5)
         # uniform on the sphere of radius 1.5: mean 0, E K K' = 1.5^2 / 3 I; about 4 deviations
