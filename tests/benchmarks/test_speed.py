@@ -22,7 +22,7 @@ from timing.field import Field  # noqa: E402
 from timing.flops import step_flops  # noqa: E402
 from timing.table import summary, table  # noqa: E402
 
-NAMES = ("rk4", "plain-torch", "zuko-cnf", "ffjord", "flowjax-nsf", "torchcfm")
+NAMES = ("conforming-1", "plain-torch", "zuko-cnf", "ffjord", "flowjax-nsf", "torchcfm")
 TINY = Setup(width=4, n_steps=2, batch=32, total_steps=10)
 
 
@@ -32,7 +32,7 @@ def rows() -> np.ndarray:
     return rng.standard_normal((64, 2)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, pytest.param("rk4", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_density_is_that_of_the_sampler(name: str, rows) -> None:
     (entry,) = entries(name)

@@ -3,9 +3,11 @@
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # its modules are scripts, no part of the package
@@ -15,7 +17,7 @@ import tabular  # noqa: E402
 import w2  # noqa: E402
 from otflow import OTFlow  # noqa: E402
 from otflow.datasets import MapPair, Table  # noqa: E402
-from timing.budget import fit_within  # noqa: E402
+from timing import budget  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -60,11 +62,63 @@ def test_interval_of_a_mean():
     assert abs(nll - 2) < 2 * half
 
 
+@pytest.mark.parametrize("natural", [0.0, 0.4])
+def test_training_is_planned_within_the_budget_and_stops_at_it(monkeypatch, natural):
+    """Of a model that compiles for 2 s and takes 0.01 s a step, by a clock of its own."""
+    now = 100.0
+
+    class Paced(BaseEstimator):
+        def __init__(self, max_iter=0, natural_iter=0):
+            self.max_iter, self.natural_iter = max_iter, natural_iter
+
+        def fit(self, x, X_val, on_validation):
+            nonlocal now
+            now += 2.0
+            rows = [(i, {"learning_rate": 0.1}) for i in range(0, self.max_iter + 1, 25)]
+            rows += (
+                [(i, {}) for i in range(0, self.natural_iter + 1, 5)] if self.natural_iter else []
+            )
+            for (i, extra), (before, _) in zip(rows, rows[:1] + rows, strict=False):
+                now += 0.01 * max(0, i - before)
+                on_validation({"iteration": i, "val_nll": 1 / now} | extra)
+
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
+    model = Paced()
+    curve = budget.fit_within(model, None, None, 10.0, natural)
+    left = 0.93 * (10 - (3.2 if natural else 3.0))
+    assert model.max_iter == int((1 - natural) * left / 0.01)
+    assert model.natural_iter == int(natural * left / 0.01)
+    ends = [seconds for seconds, _ in curve]
+    assert ends[0] == pytest.approx(5.2 if natural else 5.0)
+    assert ends[-2] <= 10 < ends[-1] <= 10.25
+    np.testing.assert_allclose([1 / nll for _, nll in curve], np.add(ends, 100))
+
+
+def test_an_interrupt_before_the_budgets_end_is_the_users():
+    fits = []
+
+    class Interrupted(BaseEstimator):
+        def __init__(self, max_iter=0, natural_iter=0):
+            self.max_iter, self.natural_iter = max_iter, natural_iter
+
+        def fit(self, x, X_val, on_validation):
+            fits.append(self)
+            if len(fits) == 2:
+                raise KeyboardInterrupt
+            for i in (0, 25, 50):
+                on_validation({"iteration": i, "val_nll": 1.0, "learning_rate": 0.1})
+
+    with pytest.raises(KeyboardInterrupt):
+        budget.fit_within(Interrupted(), None, None, 100.0)
+    assert len(fits) == 2
+
+
+@pytest.mark.slow
 def test_training_stops_at_the_budget():
     x = RNG.standard_normal((400, 2))
     model = OTFlow(width=4, depth=0, n_steps=1, random_state=0, verbose=False, patience=10**6)
     start = time.perf_counter()
-    curve = fit_within(model, x[:300], x[300:], 1.0)
+    curve = budget.fit_within(model, x[:300], x[300:], 1.0)
     assert model.flow_.dim == 2
     seconds, nll = zip(*curve, strict=True)
     assert list(seconds) == sorted(seconds)
