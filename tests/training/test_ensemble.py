@@ -19,8 +19,7 @@ import otflow.training.ensemble as ensemble_module
 from otflow.objective import Costs, costs
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
-from otflow.schemes import RK4, Conforming
-from otflow.schemes.base import Push
+from otflow.schemes import Conforming
 from otflow.targets import GaussianMixture, StandardNormal
 from otflow.training import TrainingConfig
 from otflow.training.ensemble import (
@@ -36,21 +35,13 @@ from otflow.training.natural import NaturalConfig, PointModel, natural_step, sta
 from otflow.training.rows import spread
 from otflow.training.step import split_trainable
 from tests.fakes import Translation
+from tests.training.glide import Glide
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 ALPHA = np.array([2.0, 20.0])
 SCHEME, TARGET = Conforming(1), StandardNormal(1)
 MEAN, STD = 0.4, 0.7
-
-
-class Glide(RK4):
-    """Exact for translations, and quick to compile: one evaluation of the gradient."""
-
-    def push(self, potential, x):
-        v = -potential.gradient(x, 0.0)[:, :-1]
-        half = 0.5 * jnp.sum(v * v, axis=1)
-        return Push(x + v, jnp.zeros_like(half), half, half, half >= 0)
 
 
 @functools.cache
