@@ -276,8 +276,8 @@ class TestIntegrationError:
 
 
 def test_rk4_is_refined_before_the_first_step_where_the_start_needs_it():
-    """Data 10 times narrower than its target: one RK4 step misses the log-det."""
-    x = 0.1 * data(mean=0.0)
+    """Data 7 times narrower than its target: one RK4 step misses the log-det."""
+    x = 0.15 * data(mean=0.0)
     cov = np.cov(x.astype(np.float64), rowvar=False)
     start = GaussianBase.solve(np.zeros(2), cov, ALPHA) + Translation(jnp.zeros(2))
     config = TrainingConfig(alpha=ALPHA, max_iter=5, validate_every=5, nll_tolerance=0.01)
