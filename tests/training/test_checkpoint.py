@@ -14,7 +14,6 @@ import pytest
 import otflow.training.loop as loop_module
 from otflow import OTFlow, tensorfile
 from otflow.objective import Costs
-from otflow.schemes import RK4
 from otflow.targets import GaussianMixture, StandardNormal
 from otflow.training import (
     NaturalConfig,
@@ -26,6 +25,7 @@ from otflow.training import (
 )
 from otflow.training.block import StepLog
 from tests.fakes import SMALL, Translation, no_training
+from tests.training.glide import Glide
 from tests.training.test_loop import Biased
 
 X = np.random.default_rng(0).standard_normal((80, 2)) ** 3
@@ -78,7 +78,7 @@ def first_order(path=None, stop=None, scheme=None, resume=False, **config):
     watch = Watch(path, 10, resume, stop)
     start = Translation(jnp.zeros(2))
     arguments = (StandardNormal(2), rows(), rows(1), TrainingConfig(**config), False, watch)
-    return train(start, scheme or RK4(1), *arguments, watch.open(config))
+    return train(start, scheme or Glide(1), *arguments, watch.open(config))
 
 
 def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
@@ -87,7 +87,7 @@ def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
     config = NaturalConfig(alpha=100.0, max_iter=max_iter, largest_kl=1.0)
     return polish(
         Translation(jnp.zeros(2)),
-        RK4(1),
+        Glide(1),
         StandardNormal(2),
         lambda k: rows(int(stream.integers(1000)), 50),
         rows(1),
