@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +13,29 @@ import pytest
 
 import otflow.training.loop as loop_module
 from otflow import OTFlow, tensorfile
-from otflow.schemes import RK4
+from otflow.objective import Costs
 from otflow.targets import GaussianMixture, StandardNormal
-from otflow.training import NaturalConfig, TrainingConfig, Watch, polish, train
-from tests.fakes import SMALL, Translation
+from otflow.training import (
+    NaturalConfig,
+    TrainingConfig,
+    TrainingResult,
+    Watch,
+    polish,
+    train,
+)
+from otflow.training.block import StepLog
+from tests.fakes import SMALL, Translation, no_training
+from tests.training.glide import Glide
 from tests.training.test_loop import Biased
 
 X = np.random.default_rng(0).standard_normal((80, 2)) ** 3
-SETTINGS = SMALL | {"max_iter": 75, "natural_iter": 20, "batch_size": 16, "alpha": 50.0}
+SETTINGS = SMALL | {"scheme": "conforming", "n_steps": 1, "max_iter": 75, "batch_size": 16}
+SETTINGS |= {"natural_iter": 20, "alpha": 50.0}
 
 
 def rows(seed=0, n=64):
     noise = np.random.default_rng(seed).standard_normal((n, 2))
-    return jnp.asarray(noise + np.array([2.0, -1.0]))
+    return (noise + np.array([2.0, -1.0])).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def same(a, b) -> bool:
@@ -66,16 +78,16 @@ def first_order(path=None, stop=None, scheme=None, resume=False, **config):
     watch = Watch(path, 10, resume, stop)
     start = Translation(jnp.zeros(2))
     arguments = (StandardNormal(2), rows(), rows(1), TrainingConfig(**config), False, watch)
-    return train(start, scheme or RK4(1), *arguments, watch.open(config))
+    return train(start, scheme or Glide(1), *arguments, watch.open(config))
 
 
 def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
     watch = Watch(path, 10, resume, stop)
     stream = np.random.default_rng(5)  # a draw that depends on those before it
-    config = NaturalConfig(alpha=3.0, max_iter=max_iter, largest_kl=1.0)
+    config = NaturalConfig(alpha=100.0, max_iter=max_iter, largest_kl=1.0)
     return polish(
         Translation(jnp.zeros(2)),
-        RK4(1),
+        Glide(1),
         StandardNormal(2),
         lambda k: rows(int(stream.integers(1000)), 50),
         rows(1),
@@ -87,55 +99,93 @@ def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
     )
 
 
+class Finished(NamedTuple):
+    """A run to the end, the rows that its callback got, and its file."""
+
+    result: TrainingResult
+    rows: list
+    content: bytes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    heard, path = Stop(), tmp_path_factory.mktemp("finished") / "c"
+    result = first_order(path, heard)
+    return Finished(result, heard.rows, path.read_bytes())
+
+
+@pytest.fixture
+def path(tmp_path, finished):
+    """A copy of the file of the finished run."""
+    path = tmp_path / "c"
+    path.write_bytes(finished.content)
+    return path
+
+
+def in_parts(run):
+    """What a run ends with that was stopped and gone on with, twice at least."""
+    for stops in range(100):
+        found = run()
+        if found.status != "interrupted":
+            assert stops > 1
+            return found
+    raise AssertionError("the run does not end")
+
+
 CASES = {
+    "early stopping": {"max_iter": 400, "patience": 3, "learning_rate": 0.2},
+    "refined": {"scheme": Biased(1), "nll_tolerance": 0.5, "learning_rate": 0.1, "max_iter": 20},
+    # quick: the run on a full disk, below, is resumed to its end
     "to the end": {},
+    # quick: test_batches skips those too
     "batches of all rows": {"batch_size": 1000},
-    "early stopping": {"max_iter": 400, "patience": 2, "learning_rate": 0.5},
-    "refined": {"scheme": Biased(1), "nll_tolerance": 0.2, "learning_rate": 0.1},
 }
+SLOW = dict.fromkeys(("to the end", "batches of all rows"), pytest.mark.slow)
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "options", [pytest.param(CASES[k], id=k, marks=SLOW.get(k, ())) for k in CASES]
+)
 def test_first_order_steps_go_on_to_the_same_bits(tmp_path, options):
     """Stopped at the second, fourth, ... row, again and again in one run."""
     expected = first_order(**options)
     if "scheme" in options:
         assert expected.scheme.n_steps > 1
-    path = tmp_path / "c"
-    for _ in range(100):
-        found = first_order(path, Stop(3), resume=True, **options)
-        if found.status != "interrupted":
-            break
+    if "patience" in options:
+        assert expected.status == "early_stopping"
+    found = in_parts(lambda: first_order(tmp_path / "c", Stop(3), resume=True, **options))
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("log_density", [None, lambda x: -jnp.sum(x**2, axis=1)])
-def test_natural_steps_go_on_to_the_same_bits(tmp_path, float64, log_density):
-    expected = natural(log_density=log_density)
-    for _ in range(100):
-        found = natural(tmp_path / "c", Stop(2, "natural"), True, log_density=log_density)
-        if found.status != "interrupted":
-            break
+def log_density(x):
+    """Of `rows`, so that the control variate goes on on the way."""
+    return -0.5 * jnp.sum((x - np.array([2.0, -1.0])) ** 2, axis=1) - np.log(2 * np.pi)
+
+
+@pytest.mark.parametrize(
+    "known", [pytest.param(log_density, id="known"), pytest.param(None, marks=pytest.mark.slow)]
+)
+def test_natural_steps_go_on_to_the_same_bits(tmp_path, float64, known):
+    expected = natural(log_density=known)
+    found = in_parts(lambda: natural(tmp_path / "c", Stop(3, "natural"), True, log_density=known))
     assert_same(found, expected)
+    document = tensorfile.read_header(tmp_path / "c", "otflow-checkpoint").document
+    assert document["sections"]["natural"]["control_variate"] == (known is not None)
 
 
-def test_a_finished_run_takes_no_step(tmp_path, monkeypatch):
-    expected = first_order(tmp_path / "c")
-
+def test_a_finished_run_takes_no_step(path, finished, monkeypatch):
     def untouched(*args):
         raise AssertionError("a step was taken")
 
     monkeypatch.setattr(loop_module, "make_block", untouched)
-    assert_same(first_order(tmp_path / "c", resume=True), expected)
+    assert_same(first_order(path, resume=True), finished.result)
 
 
-def test_the_callback_gets_every_row_once(tmp_path):
+def test_the_callback_gets_every_row_once(finished):
     """Rows that were reported before the interruption and not kept come again."""
-    heard = Stop()
-    first_order(tmp_path / "c", heard)
-    assert [row["iteration"] for row in heard.rows] == list(range(0, 31, 5))
-    assert {row["phase"] for row in heard.rows} == {"first-order"}
-    assert heard.rows[3]["val_nll"] > 0
+    assert [row["iteration"] for row in finished.rows] == list(range(0, 31, 5))
+    assert {row["phase"] for row in finished.rows} == {"first-order"}
+    assert finished.rows[3]["val_nll"] > 0
 
 
 def test_writes_happen_every_so_many_steps(tmp_path, monkeypatch):
@@ -146,8 +196,8 @@ def test_writes_happen_every_so_many_steps(tmp_path, monkeypatch):
         write(tensors, path, metadata)
 
     monkeypatch.setattr(tensorfile, "save_file", save)
-    first_order(tmp_path / "c", max_iter=40)
-    assert len(seen) == 4  # at 10, 20, 30 and the end
+    first_order(tmp_path / "c")
+    assert len(seen) == 3  # at 10, 20 and the end
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
@@ -162,40 +212,66 @@ def fit(path=None, stop=None, resume=False, x=X, **settings):
 
 @pytest.mark.slow
 def test_a_fit_stopped_in_both_phases_ends_as_if_it_had_not_been(tmp_path):
-    expected, path = fit(), tmp_path / "c"
+    rk4, path = {"scheme": "rk4", "n_steps": 2}, tmp_path / "c"
+    expected = fit(**rk4)
     assert expected.natural_history_["iteration"] == [0, 10, 20]
-    assert fit(path, Stop(3)).status_ == "interrupted"
-    assert fit(path, Stop(2, "natural"), resume=True).status_ == "interrupted"
-    found = fit(path, resume=True)
+    assert fit(path, Stop(3), **rk4).status_ == "interrupted"
+    assert fit(path, Stop(2, "natural"), resume=True, **rk4).status_ == "interrupted"
+    found = fit(path, resume=True, **rk4)
     assert same(found.flow_, expected.flow_)
     assert found.status_ == expected.status_ == "max_iter"
     assert without_seconds(found.history_) == without_seconds(expected.history_)
     assert without_seconds(found.natural_history_) == without_seconds(expected.natural_history_)
 
 
-def test_sigterm_keeps_the_run(tmp_path):
-    """As a cluster's scheduler ends a job."""
+class Terminated(NamedTuple):
+    """The file of a fit that SIGTERM ended at step 50, and who handled it during the fit."""
+
+    path: Path
+    handler: object
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory):
+    """As a cluster's scheduler ends a job. Steps go nowhere here."""
+    path, handlers = tmp_path_factory.mktemp("terminated") / "c", []
 
     def terminate(row):
         if row["iteration"] == 50:
-            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+            handlers.append(signal.getsignal(signal.SIGTERM))
+            assert handlers[0] is not signal.SIG_DFL
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def make_block(*args):
+        def block(params, static, state, batches, *args):
+            zeros = np.zeros(batches.n, np.float32)
+            return params, state, StepLog(Costs(zeros, zeros, zeros), zeros == 0)
+
+        return block
+
     model = OTFlow(**SETTINGS | {"natural_iter": 0})
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X, checkpoint=tmp_path / "c", on_validation=terminate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "make_block", make_block)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, checkpoint=path, checkpoint_every=25, on_validation=terminate)
+    return Terminated(path, handlers[0])
+
+
+def test_sigterm_keeps_the_run(terminated):
+    assert terminated.handler is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    document = tensorfile.read_header(tmp_path / "c", "otflow-checkpoint").document
+    document = tensorfile.read_header(terminated.path, "otflow-checkpoint").document
     assert document["sections"]["first-order"]["iteration"] == 25  # before the row that was cut
 
 
-def test_other_threads_can_train_with_a_checkpoint(tmp_path):
+def test_other_threads_can_train_with_a_checkpoint(tmp_path, monkeypatch):
     """Signals belong to the main thread."""
+    no_training(monkeypatch)
     done = []
-    work = threading.Thread(target=lambda: done.append(first_order(tmp_path / "c")))
+    work = threading.Thread(target=lambda: done.append(fit(tmp_path / "c", natural_iter=0)))
     work.start()
     work.join()
-    assert done[0].status == "max_iter"
+    assert done[0].status_ == "max_iter"
 
 
 OTHERS = {
@@ -210,21 +286,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("change", "message"), OTHERS.values(), ids=OTHERS)
-def test_another_run_is_refused_by_name(tmp_path, monkeypatch, change, message):
-    fit(tmp_path / "c", Stop(3), natural_iter=0)
-    before = (tmp_path / "c").read_bytes()
-    monkeypatch.setattr(loop_module, "make_block", None)
+def test_another_run_is_refused_by_name(terminated, monkeypatch, change, message):
+    before = terminated.path.read_bytes()
+    monkeypatch.setattr("otflow.fitting.train", None)
     with pytest.raises(ValueError, match=f"the checkpoint is of another run; .*{message}"):
-        fit(tmp_path / "c", resume=True, **{"natural_iter": 0} | change)
-    assert (tmp_path / "c").read_bytes() == before
+        fit(terminated.path, resume=True, **{"natural_iter": 0} | change)
+    assert terminated.path.read_bytes() == before
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_damaged_checkpoint(tmp_path, share):
-    path = tmp_path / "c"
-    first_order(path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+def test_a_damaged_checkpoint(path, finished, share):
+    path.write_bytes(finished.content[: int(share * len(finished.content))])
     with pytest.raises(ValueError, match="c: not a readable checkpoint"):
         first_order(path, resume=True)
 
@@ -235,19 +307,18 @@ def test_a_model_file_is_no_checkpoint(tmp_path):
         first_order(tmp_path / "m", resume=True)
 
 
-def test_arrays_of_another_shape(tmp_path):
+def test_arrays_of_another_shape(path):
     """A damaged or hand-made file: the identity agrees, the arrays do not."""
-    first_order(tmp_path / "c")
-    header = tensorfile.read_header(tmp_path / "c", "otflow-checkpoint")
-    tensors = {k: v[None] for k, v in tensorfile.read_tensors(tmp_path / "c").items()}
-    tensorfile.write_tensors(tmp_path / "c", "otflow-checkpoint", header.document, tensors, True)
+    header = tensorfile.read_header(path, "otflow-checkpoint")
+    tensors = {k: v[None] for k, v in tensorfile.read_tensors(path).items()}
+    tensorfile.write_tensors(path, "otflow-checkpoint", header.document, tensors, True)
     with pytest.raises(ValueError, match="arrays of another shape"):
-        first_order(tmp_path / "c", resume=True)
+        first_order(path, resume=True)
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_the_run(tmp_path, finished, monkeypatch):
     """The second write fails: a warning, the first file stays, the result is the same."""
-    expected, writes, path = first_order(), [], tmp_path / "c"
+    expected, writes, path = finished.result, [], tmp_path / "c"
     write = tensorfile.save_file
 
     def save(tensors, target, metadata):

@@ -1,5 +1,7 @@
 """Chunked means and gradients against plain ones; steps that must not be taken."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -28,14 +30,16 @@ from otflow.training.step import (
     valid_costs,
 )
 from tests.fakes import Translation
+from tests.training.glide import Glide
 
-SCHEME = RK4(1)
+SCHEME = Glide(1)
 CHUNK = 256
 ALPHA, BETA = 3.0, 0.5
 
 
 def points(n, dim=2, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal((n, dim)), float)
+    x = np.random.default_rng(seed).standard_normal((n, dim))
+    return x.astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def base(dim=2):
@@ -55,8 +59,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("n", [1, 2, CHUNK, CHUNK + 1, 2 * CHUNK + 1, 1000])
 def test_chunks_hold_every_row_once(n):
     x = points(n)
-    chunks, weights = in_chunks(x, CHUNK)
-    rows = chunks.x
+    chunks, weights = jax.jit(in_chunks, static_argnums=1)(x, CHUNK)
+    rows = np.asarray(chunks.x)
     size = rows.shape[1]
     assert size <= CHUNK
     assert rows.shape == (weights.shape[0], size, 2)
@@ -66,25 +70,33 @@ def test_chunks_hold_every_row_once(n):
     assert (flat[n:] == 0).all()
 
 
-@pytest.mark.parametrize("n", [1, 6, 7, 8, 20])
+ONE_CHUNK = [pytest.param(n, marks=pytest.mark.slow) for n in (6, 7)]  # quick: 1
+
+
+@pytest.mark.parametrize("n", [1, *ONE_CHUNK, 8, 20])
 def test_chunked_mean_is_the_mean(n, monkeypatch, float64):
     """Sums in another order, float64: 1e-13. The shift makes every row's nll different."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
-    potential, x = Translation(jnp.array([0.3, -1.0])), points(n)
-    found = valid_costs(potential, SCHEME, StandardNormal(2), x).means()
-    expected = costs(potential, SCHEME, StandardNormal(2), x)
+    potential, x = Translation(np.array([0.3, -1.0])), points(n)
+
+    @jax.jit
+    def both(x):
+        args = (potential, SCHEME, StandardNormal(2), x)
+        return valid_costs(*args), costs(*args)
+
+    found, expected = jax.device_get(both(x))
     for name in ("transport", "nll", "hjb"):
-        plain = np.mean(np.asarray(getattr(expected, name)))
-        np.testing.assert_allclose(getattr(found, name), plain, rtol=1e-13)
+        plain = np.mean(getattr(expected, name))
+        np.testing.assert_allclose(getattr(found.means(), name), plain, rtol=1e-13)
 
 
 def test_a_step_of_plain_descent_moves_by_the_unchunked_gradient(monkeypatch, float64):
     """20 rows in chunks of 7 with one row of padding; float64, sums in another order: 1e-11."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     target, x = StandardNormal(2), points(30)
-    network = ResNetPotential.create(2, 4, 1, jax.random.key(1))
+    network = jax.jit(lambda key: ResNetPotential.create(2, 4, 1, key))(jax.random.key(1))
     params, static = split_trainable(network)
-    rows = jnp.arange(5, 25)[None]
+    rows = np.arange(5, 25)[None]
 
     def objective(params):
         found = costs(eqx.combine(params, static), _OneStep(), target, x[rows[0]])
@@ -96,10 +108,11 @@ def test_a_step_of_plain_descent_moves_by_the_unchunked_gradient(monkeypatch, fl
     moved, _, log = block(params, static, optimiser.init(params), Rows(x).take(rows))
     assert bool(log.finite[0])
     assert np.isclose(log.costs.objective(ALPHA, BETA)[0], value, rtol=1e-12)
-    steps = jax.tree.map(jnp.subtract, params, moved)
+    gradient = jax.device_get(gradient)
+    steps = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, moved)
     for got, expected in zip(jax.tree.leaves(steps), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-13)
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) > 0.1
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 0.1
 
 
 def test_only_trainable_arrays_are_parameters():
@@ -112,14 +125,15 @@ def test_only_trainable_arrays_are_parameters():
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_flagged():
     """Weights and Adam's state (moments, count) equal those of a run without the bad batch."""
-    x = points(6).at[3, 1].set(jnp.nan)
+    x = points(6)
+    x[3, 1] = np.nan
     params, static = split_trainable(Translation(jnp.ones(2)))
     optimiser = optax.adam(0.1)
     block = make_block(SCHEME, StandardNormal(2), optimiser, ALPHA, BETA)
-    with_bad = jnp.array([[0, 1], [2, 3], [4, 5]])
+    with_bad = np.array([[0, 1], [2, 3], [4, 5]])
     state = optimiser.init(params)
     got = block(params, static, state, Rows(x).take(with_bad))
-    clean = block(params, static, state, Rows(x).take(with_bad[jnp.array([0, 2])]))
+    clean = block(params, static, state, Rows(x).take(with_bad[[0, 2]]))
     assert np.array_equal(got[2].finite, [True, False, True])
     assert np.array_equal(clean[2].finite, [True, True])
     assert_same(got[:2], clean[:2])
@@ -128,7 +142,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_flagged():
 
 def test_a_gradient_that_is_not_finite_is_flagged_too():
     """The objective stays finite, only the gradient overflows: the step is refused."""
-    params, static = split_trainable(Translation(jnp.array([1.0, 1.0])))
+    params, static = split_trainable(Translation(jnp.ones(2)))
     x = points(4)
     optimiser = optax.sgd(1.0)
     block = make_block(_Kinked(), StandardNormal(2), optimiser, ALPHA, BETA)
@@ -148,7 +162,7 @@ class _OneStep(RK4):
         return Push(x + v, -found.laplacian, half, jnp.abs(rate), half >= 0)
 
 
-class _Kinked(RK4):
+class _Kinked(Glide):
     """Adds sqrt(0 * shift) to the transport: value 0, slope infinite times zero, NaN."""
 
     def push(self, potential, x):
@@ -162,14 +176,14 @@ def test_the_log_holds_the_costs_before_each_update():
     params, static = split_trainable(Translation(jnp.array([2.0, 0.0])))
     optimiser = optax.sgd(0.1)
     block = make_block(SCHEME, StandardNormal(2), optimiser, ALPHA, 0.0)
-    batches = Rows(x).take(jnp.tile(jnp.arange(4), (3, 1)))
+    batches = Rows(x).take(np.tile(np.arange(4), (3, 1)))
     _, _, log = block(params, static, optimiser.init(params), batches)
     assert log.costs.transport.shape == (3,)
     assert float(log.costs.transport[0]) == pytest.approx(2.0, rel=1e-6)  # |shift|^2 / 2
     assert (np.diff(log.costs.objective(ALPHA)) < 0).all()
 
 
-class _Lost(RK4):
+class _Lost(Glide):
     """Infinite nll at points with x_1 > 10."""
 
     def push(self, potential, x):
@@ -181,53 +195,68 @@ class _Lost(RK4):
 def test_padding_that_is_infinite_counts_for_nothing(monkeypatch):
     """20 rows in chunks of 7: row 0 is also the padding, which is not lost a second time."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
-    x = points(20).at[0, 0].set(11.0)
-    rows, weights = in_chunks(x, 7)
+    x = points(20)
+    x[0, 0] = 11.0
+
+    @jax.jit
+    def both(x):
+        potential = Translation(jnp.ones(2))
+        return in_chunks(x, 7), valid_costs(potential, _Lost(1), StandardNormal(2), x)
+
+    (rows, weights), found = jax.device_get(both(x))
     assert float(rows.x[-1, -1, 0]) == 11.0
     assert float(weights[-1, -1]) == 0
-    found = valid_costs(Translation(jnp.ones(2)), _Lost(1), StandardNormal(2), x)
     assert float(found.invalid) == pytest.approx(1 / 20)
     np.testing.assert_allclose(found.means().transport, 1.0, rtol=1e-6)
 
 
 def test_an_invalid_row_counts_a_hundred_nats(float64):
     """Means over the other rows, weighted; sums in another order: 1e-12. None left: infinite."""
-    x, target, weight = points(20), StandardNormal(2), jnp.linspace(0.5, 1.5, 20)
-    lost = x.at[3, 0].set(11.0)
-    potential = Translation(jnp.array([0.3, -1.0]))
-    found = valid_costs(potential, _Lost(1), target, Rows(lost, weight))
+    x, target, weight = points(20), StandardNormal(2), np.linspace(0.5, 1.5, 20)
+    lost, potential = x.copy(), Translation(np.array([0.3, -1.0]))
+    lost[3, 0] = 11.0
+    measured = jax.jit(lambda x: valid_costs(potential, _Lost(1), target, Rows(x, weight)))
+    found = jax.device_get(measured(lost))
     rest = np.delete(np.arange(20), 3)
-    each = costs(potential, SCHEME, target, x[rest])
+    each = jax.jit(lambda x: costs(potential, SCHEME, target, x))(x)
     for name in ("transport", "nll", "hjb"):
-        expected = np.average(getattr(each, name), weights=weight[rest])
+        expected = np.average(np.asarray(getattr(each, name))[rest], weights=weight[rest])
         assert float(getattr(found.means(), name)) == pytest.approx(expected, rel=1e-12)
     more = found.objective(ALPHA) - float(found.means().objective(ALPHA))
     assert more == pytest.approx(ALPHA * 100 * float(weight[3]) / 20, rel=1e-12)
-    nothing = valid_costs(potential, _Lost(1), target, x + 100)
+    nothing = jax.device_get(measured(x + 100))
     assert nothing.objective(ALPHA) == nothing.means().nll == np.inf
 
 
 def test_mean_nll_error_is_that_of_step_doubling(float64):
-    x, target = points(5), StandardNormal(2)
-    coarse, fine = (eqx.filter_jit(costs)(base(), RK4(n), target, x).nll for n in (1, 2))
-    found = eqx.filter_jit(mean_nll_error)(base(), RK4(1), RK4(2), target, x)
+    x, target, potential = points(5), StandardNormal(2), base()
+
+    @jax.jit
+    def measured(x):
+        coarse, fine = (costs(potential, RK4(n), target, x).nll for n in (1, 2))
+        return coarse, fine, mean_nll_error(potential, RK4(1), RK4(2), target, x)
+
+    coarse, fine, found = map(np.asarray, measured(x))
     np.testing.assert_allclose(found, np.abs(coarse - fine).mean(), rtol=1e-12)
     assert found > 1e-5
 
 
-class _Leaning(RK4):
+class _Leaning(Glide):
     """Violation |shift - 1|^2 x_1^2."""
 
     def violation(self, potential, x):
         return jnp.sum((potential.shift - 1) ** 2) * x[:, 0] ** 2
 
 
-@pytest.mark.parametrize("size", [3, 7, 50])
+@pytest.mark.parametrize("size", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 50))])
 def test_the_violation_between_the_rows_enters_with_weight_alpha(size, monkeypatch, float64):
-    """20 rows and 5 points between them: chunks, with padding or not, change nothing."""
+    """20 rows and 5 points between them: chunks, with padding or not, change nothing.
+
+    Chunks of 3 pad both; 7 (slow) the rows alone, 50 (slow) neither.
+    """
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: size)
     x, shift = points(20), np.array([0.3, -0.2])
-    params, static = split_trainable(Translation(jnp.asarray(shift)))
+    params, static = split_trainable(Translation(shift))
     optimiser = optax.sgd(1.0)
     block = make_block(_Leaning(1), StandardNormal(2), optimiser, ALPHA, 0.0)
     moved, _, log = block(params, static, optimiser.init(params), Rows(x).take(np.arange(20)[None]))
@@ -242,17 +271,19 @@ def test_the_violation_between_the_rows_enters_with_weight_alpha(size, monkeypat
 COUNTS = np.array([2, 0, 1, 3, 1, 0, 2, 1, 1, 4])
 
 
+@functools.cache
 def conditional(dim=2, k=3):
-    """A base and a network under a condition, with every array away from 0."""
+    """A base and a network under a condition, with every array away from 0, float64."""
     rng = np.random.default_rng(5)
-    network = ConditionalResNet.create(dim, k, 4, 1, jax.random.key(1), output_scale=0.1)
-    G = jnp.asarray(0.1 * rng.standard_normal((dim + 1, k)))
+    create = functools.partial(ConditionalResNet.create, dim, k, 4, 0, output_scale=0.1)
+    network = jax.jit(create)(jax.random.key(1))
+    G = 0.1 * rng.standard_normal((dim + 1, k))
     network = eqx.tree_at(lambda p: p.G, network, G)
     W = rng.standard_normal((dim, k))
     return ConditionalGaussian.solve(np.ones(dim), W, 2 * np.eye(dim), ALPHA) + network
 
 
-@pytest.mark.parametrize("with_condition", [False, True])
+@pytest.mark.parametrize("with_condition", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_integer_weights_are_repeated_rows(with_condition, monkeypatch, float64):
     """The objective and its gradient, in chunks of 7; float64, sums in another order: 1e-12.
 
@@ -262,24 +293,26 @@ def test_integer_weights_are_repeated_rows(with_condition, monkeypatch, float64)
     x, c = points(10), points(10, 3, seed=1)
     potential = conditional() if with_condition else base() + conditional().terms[1].network
     c = c if with_condition else None
-    weighted = Rows(x, jnp.asarray(COUNTS / COUNTS.mean()), c)
+    weighted = Rows(x, COUNTS / COUNTS.mean(), c)
     repeated = Rows(x, condition=c).take(np.repeat(np.arange(10), COUNTS))
     assert repeated.n == COUNTS.sum() == 15
     params, static = split_trainable(potential)
     scheme = Conforming(1).for_training()
 
-    @eqx.filter_jit
+    @jax.jit
     def measured(rows):
         return batch_gradient(scheme, StandardNormal(2), ALPHA, BETA, params, static, rows)
 
-    (found, gradient), (expected, slope) = measured(weighted), measured(repeated)
+    unweighted = Rows(x, np.ones(10), c)
+    (found, gradient), (expected, slope), (plain, _) = (
+        jax.device_get(measured(rows)) for rows in (weighted, repeated, unweighted)
+    )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope))
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(slope))
     assert scale > 0.1
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(slope), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12 * scale)
-    plain = measured(Rows(x, condition=c))[0]
     assert abs(float(plain.nll - found.nll)) > 1e-3
 
 
@@ -287,12 +320,10 @@ def test_every_row_is_costed_under_its_own_condition(monkeypatch, float64):
     """Against one row at a time under one condition (k,); chunks of 7 with padding."""
     monkeypatch.setattr(step_module, "chunk_size", lambda potential: 7)
     potential, x, c = conditional(), points(10), points(10, 3, seed=1)
-    found = eqx.filter_jit(valid_costs)(
-        potential, Conforming(1), StandardNormal(2), Rows(x, condition=c)
-    ).means()
-    one = eqx.filter_jit(
-        lambda x, c: costs(potential.given(c), Conforming(1), StandardNormal(2), x[None])
-    )
+    scheme, target = Conforming(1), StandardNormal(2)
+    measured = jax.jit(lambda rows: valid_costs(potential, scheme, target, rows))
+    found = jax.device_get(measured(Rows(x, condition=c))).means()
+    one = jax.jit(lambda x, c: costs(potential.given(c), scheme, target, x[None]))
     rows = [one(a, b) for a, b in zip(x, c, strict=True)]
     for name in ("transport", "nll", "hjb"):
         expected = np.mean([float(getattr(row, name)[0]) for row in rows])
@@ -305,14 +336,19 @@ def test_points_around_are_judged_under_the_condition_of_their_row(float64):
     params, static = split_trainable(network)
     c = points(10, 3, seed=1)
     rows = Rows(points(10), condition=c)
-    args = (StandardNormal(2), ALPHA, 0.0, params, static, rows)
-    gradients = [batch_gradient(scheme, *args)[1] for scheme in (_LeaningBias(1), RK4(1))]
-    slope = ALPHA * 2 * np.mean(np.asarray(network.given(c[::4]).b[:, 0] - 1)[:, None] * c[::4], 0)
-    difference = gradients[0].G[0] - gradients[1].G[0]
-    np.testing.assert_allclose(difference, slope, rtol=1e-9)
+
+    @jax.jit
+    def gradients(params):
+        args = (StandardNormal(2), ALPHA, 0.0, params, static, rows)
+        return [batch_gradient(scheme, *args)[1] for scheme in (_LeaningBias(1), _OneStep(1))]
+
+    leaning, plain = (np.asarray(found.G[0]) for found in gradients(params))
+    b = np.asarray(network.network.b)[0] + c[::4] @ np.asarray(network.G)[0]
+    slope = ALPHA * 2 * np.mean((b - 1)[:, None] * c[::4], 0)
+    np.testing.assert_allclose(leaning - plain, slope, rtol=1e-9)
 
 
-class _LeaningBias(RK4):
+class _LeaningBias(_OneStep):
     """Violation (b_1 - 1)^2 of every point's own b."""
 
     def violation(self, potential, x):
