@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from otflow import OTFlow
 from otflow.certificates.certificate import BudgetItem, Certificate, Line
 from otflow.studies.cell import Cell
 from otflow.studies.runner import _writer
 from otflow.studies.store import Store
-from tests.fakes import SMALL
+from tests.fakes import SMALL, no_training
 from tests.studies.fakes import exact_flow
 
 HOSTILE = '</script><script>window.hurt = 1</script><img src=x onerror="hurt=1">$x_1$'
@@ -37,6 +38,9 @@ CERTIFICATE = Certificate(
 )
 
 
+SETTINGS = SMALL | {"scheme": "conforming", "n_steps": 1}
+
+
 def table(n: int, d: int, seed: int = 0) -> np.ndarray:
     """Rows with a bend, so that they are no Gaussian."""
     rng = np.random.default_rng(seed)
@@ -52,17 +56,17 @@ def framed(rows: np.ndarray) -> Any:
     return pandas.DataFrame(rows, columns=["width", HOSTILE])
 
 
-@functools.cache
-def plane() -> OTFlow:
-    """A flow of the plane with a hostile column name, trained for a moment."""
-    settings = SMALL | {"scheme": "conforming", "n_steps": 3}
-    return OTFlow(**settings).fit(framed(table(300, 2)))
+def hostile(model: OTFlow) -> OTFlow:
+    """A flow of the plane with a hostile column name."""
+    model.feature_names_in_ = np.array(["width", HOSTILE], dtype=object)
+    return model
 
 
-@functools.cache
-def pixels() -> OTFlow:
-    """A flow of images of 4 x 4 pixels, trained for a moment."""
-    return OTFlow(**SMALL).fit(table(300, 16))
+def untrained(n: int, d: int) -> OTFlow:
+    """A flow of `table`, as training would start."""
+    with pytest.MonkeyPatch.context() as patch:
+        no_training(patch)
+        return OTFlow(**SETTINGS).fit(table(n, d))
 
 
 def alpha_store(folder: Path, problem: str = "gaussian") -> Path:

@@ -1,5 +1,6 @@
 """What reports say, against computing it another way; pages and figures of the same content."""
 
+import dataclasses
 import json
 import math
 import re
@@ -10,9 +11,10 @@ import plotly.graph_objects as go
 import pytest
 
 from otflow.certificates import Certificate
-from otflow.report import model_document, save_figures, study_document, write_page
+from otflow.datasets import toy
+from otflow.report import carried, model_document, save_figures, study_document, write_page
 from otflow.report.carried import carry, principal
-from otflow.report.content import Bars, Images, Words
+from otflow.report.content import Bars, Images, Section, Words
 from otflow.report.figures import draw
 from otflow.report.page import page
 from otflow.report.plots import figure
@@ -25,19 +27,18 @@ from tests.report.documents import (
     alpha_folder,
     alpha_store,
     framed,
-    pixels,
-    plane,
     table,
+    untrained,
 )
 
-ROWS = table(400, 2, seed=1)
+ROWS = toy("moons", 2500, 2)  # more than are drawn
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
 
 @pytest.fixture(scope="module")
-def flat():
+def flat(plane):
     return model_document(
-        plane(),
+        plane,
         framed(ROWS),
         name="<m>",
         data_name=HOSTILE,
@@ -47,8 +48,8 @@ def flat():
 
 
 @pytest.fixture(scope="module")
-def square():
-    return model_document(pixels(), table(250, 16, seed=1), image=(4, 4))
+def square(pixels):
+    return model_document(pixels, table(250, 16, seed=1), image=(4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +62,13 @@ def facts(document, key):
 
 
 class TestNumbers:
-    def test_rows_against_the_estimator(self, flat):
+    def test_rows_against_the_estimator(self, flat, plane):
         rows = facts(flat, "rows")
-        scores = plane()._scores(ROWS, None)
-        mean, error = -scores.mean(), 1.96 * scores.std(ddof=1) / 20
+        scores = plane._scores(ROWS, None)
+        mean, error = -scores.mean(), 1.96 * scores.std(ddof=1) / 50
         assert rows["nll"] == f"{mean:.4g} ± {error:.4g} nats (95 %)"
-        z = plane().standardizer_.forward(ROWS)
-        pushed = plane().flow_.push(z)
+        z = plane.standardizer_.forward(ROWS)
+        pushed = plane.flow_.push(z)
         assert float(rows["Transport"].split()[0]) == pytest.approx(
             np.asarray(pushed.transport).mean(), rel=1e-3
         )
@@ -77,31 +78,32 @@ class TestNumbers:
             100 * share, abs=0.02
         )
 
-    def test_bending_is_the_action_beyond_the_straight_line(self):
+    def test_bending_is_the_action_beyond_the_straight_line(self, plane):
         """int |v - (T(x) - x)|^2 dt from the nodes: a step of Euler's has one speed."""
-        found = carry(plane(), ROWS, 0)
-        paths = np.asarray(plane().flow_.trajectories(found.z), float)
+        found = carry(plane, ROWS, 0)
+        paths = np.asarray(plane.flow_.trajectories(found.z), float)
         speed = np.diff(paths, axis=0) * (len(paths) - 1)
         direct = ((speed - (paths[-1] - paths[0])) ** 2).sum(axis=2).mean(axis=0)
         np.testing.assert_allclose(found.bending, direct, atol=1e-4)
 
-    def test_statistics_use_all_rows_and_plots_a_part(self):
-        many = table(2500, 2, seed=2)
-        document = model_document(plane(), framed(many))
-        assert len(document.panel("samples").clouds[0].points) == 2000
-        assert facts(document, "rows")["Rows"] == "2,500"
-        assert "plots show 2,000 of them, chosen at random with seed 0" in document.summary
-        again = model_document(plane(), framed(many), seed=3).panel("samples").clouds[0].points
-        assert not np.array_equal(document.panel("samples").clouds[0].points, again)
+    def test_statistics_use_all_rows_and_plots_a_part(self, flat, plane):
+        assert len(flat.panel("samples").clouds[0].points) == 2000
+        assert facts(flat, "rows")["Rows"] == "2,500"
+        assert "plots show 2,000 of them, chosen at random with seed 0" in flat.summary
+        again = model_document(plane, framed(ROWS), seed=3).panel("samples").clouds[0].points
+        assert not np.array_equal(flat.panel("samples").clouds[0].points, again)
 
-    def test_density_is_that_of_the_model(self, flat):
+    def test_density_is_that_of_the_model(self, flat, plane):
+        """A node of the grid among the rows: as many points as were scored before."""
         heat = flat.panel("density")
-        grid = np.array([[heat.x[7], heat.y[60]]])
-        assert heat.values[60, 7] == pytest.approx(math.exp(plane()._scores(grid, None)[0]))
+        points = np.vstack([[heat.x[45], heat.y[60]], ROWS[1:]])
+        density = math.exp(plane._scores(points, None)[0])
+        assert heat.values[60, 45] == pytest.approx(density)
+        assert density > 0.01
 
-    def test_moving_points_go_from_rows_to_their_images(self, flat):
+    def test_moving_points_go_from_rows_to_their_images(self, flat, plane):
         moving = flat.panel("paths")
-        found = carry(plane(), ROWS, 0)
+        found = carry(plane, ROWS, 0)
         start, end = moving.frames[0], moving.frames[-1]
         i = int(np.argmin(np.abs(found.z - start[5]).sum(axis=1)))
         np.testing.assert_allclose(start[5], found.z[i], atol=1e-5)
@@ -141,19 +143,19 @@ class TestNumbers:
         spread = ((z - z.mean(axis=0)) @ found).var(axis=0, ddof=1)
         np.testing.assert_allclose(spread, singular**2 / 199)
 
-    def test_images_are_the_rows(self, square):
+    def test_images_are_the_rows(self, square, pixels):
         images = square.panel("images-data")
         assert isinstance(images, Images)
         x = table(250, 16, seed=1)
-        found = carry(pixels(), x, 0)
+        found = carry(pixels, x, 0)
         first = (x[found.drawn[0]] - x.min()) / (x.max() - x.min())
         np.testing.assert_allclose(images.images[0].ravel(), first)
 
-    def test_losses_are_the_history(self, flat):
+    def test_losses_are_the_history(self, flat, plane):
         panel = flat.panel("loss-nll")
         curves = {c.name: c for c in panel.curves}
-        np.testing.assert_array_equal(curves["validation"].y, plane().history_["val_nll"])
-        assert curves["weights kept"].x == [plane().n_iter_]
+        np.testing.assert_array_equal(curves["validation"].y, plane.history_["val_nll"])
+        assert curves["weights kept"].x == [plane.n_iter_]
 
     def test_the_maps_of_a_study(self, study):
         """The Gaussian's exact maps, mu1 + (s / sigma) (x - mu0) along each axis (SPEC 2.1)."""
@@ -210,7 +212,7 @@ class TestDrawing:
                 continue
             drawn = Figure(figsize=(5.2, 3.9), layout="constrained")
             draw(panel, drawn)
-            drawn.canvas.draw()
+            drawn.draw_without_rendering()
             box = drawn.get_tightbbox()
             assert box.x0 >= -0.02, panel.key
             assert box.y0 >= -0.02, panel.key
@@ -230,8 +232,10 @@ class TestDrawing:
         np.testing.assert_allclose(traces[0]["y"], exact.y, rtol=1e-4)
 
     def test_files(self, study, tmp_path):
-        found = save_figures(study, tmp_path / "new")
-        assert {p.name for p in found} >= {"maps.pdf", "series-kl.pdf"}
+        panels = (study.panel("maps"), study.panel("series-kl"), Words("words", "", "", (), ()))
+        part = dataclasses.replace(study, sections=(Section("", "", panels),))
+        found = save_figures(part, tmp_path / "new")
+        assert [p.name for p in found] == ["maps.pdf", "series-kl.pdf"]
         assert all(p.read_bytes().startswith(b"%PDF") for p in found)
         with pytest.raises(ValueError, match=r"suffix: expected one of \.pdf"):
             save_figures(study, tmp_path, ".gif")
@@ -295,23 +299,22 @@ class TestPage:
 
 
 class TestOtherInput:
-    def test_without_rows(self):
-        document = model_document(plane())
+    def test_without_rows(self, plane, monkeypatch):
+        """As many draws as there were rows elsewhere, instead of 5,000."""
+        monkeypatch.setattr(carried, "SAMPLES", 2500)
+        document = model_document(plane)
+        assert facts(document, "rows")["Rows"] == "2,500 draws from the flow"
         assert "nothing here says whether it fits" in document.summary
         assert "samples" not in {panel.key for panel in document.panels}
 
     def test_one_column(self):
-        from otflow import OTFlow
-        from tests.fakes import SMALL
-
-        model = OTFlow(**SMALL).fit(table(100, 1))
-        document = model_document(model, table(100, 1, seed=1))
+        document = model_document(untrained(100, 1), table(100, 1, seed=1))
         assert {"target", "marginal-0"} <= {panel.key for panel in document.panels}
         page(document)
 
-    def test_image_of_another_size(self):
+    def test_image_of_another_size(self, pixels):
         with pytest.raises(ValueError, match="image: expected height \\* width = 16; got 3 x 5"):
-            model_document(pixels(), image=(3, 5))
+            model_document(pixels, image=(3, 5))
 
     def test_problem_of_ones_own_has_no_maps(self, tmp_path):
         document = study_document(alpha_store(tmp_path / "s", "mine"))
@@ -326,16 +329,16 @@ class TestOtherInput:
 
 
 class TestNotebook:
-    def test_estimator_keeps_scikit_learns_diagram(self):
+    def test_estimator_keeps_scikit_learns_diagram(self, plane):
         from sklearn import config_context
 
-        html = plane()._repr_html_()
+        html = plane._repr_html_()
         assert "sk-top-container" in html
         assert "Fitted flow" in html
         assert "<img src=x" not in html
-        assert "Fitted flow" in plane()._repr_mimebundle_()["text/html"]
+        assert "Fitted flow" in plane._repr_mimebundle_()["text/html"]
         with config_context(display="text"):
-            assert not hasattr(plane(), "_repr_html_")
+            assert not hasattr(plane, "_repr_html_")
 
     def test_certificate(self):
         assert "[0.9, 1.1]" in CERTIFICATE._repr_html_()
