@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -100,8 +101,9 @@ def test_any_numbers(expected, changes):
     (panel,) = series_panels(result(series(changes, expected)))
     figure = Figure(figsize=(5.2, 3.9), dpi=120)
     figures.draw(panel, figure)
-    figure.canvas.draw()
-    assert dark(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("L")) > 500
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert dark(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")) > 500
 
 
 @pytest.mark.slow
