@@ -204,12 +204,12 @@ class TestDrawing:
 
     @pytest.mark.parametrize("which", ["flat", "square", "study"])
     def test_twins_are_not_clipped(self, which, request):
-        """Every text that is shown lies within the figure."""
+        """Every text that is shown lies within the figure; panels alike are drawn once."""
         from matplotlib.figure import Figure
 
-        for panel in request.getfixturevalue(which).panels:
-            if isinstance(panel, Words):
-                continue
+        panels = [p for p in request.getfixturevalue(which).panels if not isinstance(p, Words)]
+        unlike = {(re.sub(r"\d", "", p.key), len(p.title), len(p.caption)): p for p in panels}
+        for panel in unlike.values():
             drawn = Figure(figsize=(5.2, 3.9), layout="constrained")
             draw(panel, drawn)
             drawn.draw_without_rendering()
