@@ -4,7 +4,9 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import sklearn.mixture  # noqa: F401  (loaded before its threads are limited)
 from scipy import linalg
+from threadpoolctl import threadpool_limits
 
 from otflow import Between, OTFlow, transport_between
 from otflow.between import sample_w2
@@ -20,6 +22,13 @@ def populations(n, seed):
     """N(0, 4 I) and its image under an affine map that is no gradient."""
     rng = np.random.default_rng(seed)
     return 2 * rng.standard_normal((n, 2)), SHIFT + rng.standard_normal((n, 2)) @ ROOT.T
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """scikit-learn's fits are so small that several threads mostly wait for one another."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
