@@ -7,7 +7,7 @@ import pytest
 
 from otflow.datasets import toy
 from otflow.report import model_document, study_document, write_page
-from tests.report.documents import CERTIFICATE, HOSTILE, alpha_folder, framed, table
+from tests.report.documents import CERTIFICATE, HOSTILE, alpha_folder, framed, pixels, plane, table
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -31,13 +31,13 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 
 @pytest.fixture(scope="module")
-def documents(plane, pixels):
+def documents():
     rows = framed(toy("moons", 300, 2))
     return {
         "plane": model_document(
-            plane, rows, name=HOSTILE, data_name=HOSTILE, certificate=CERTIFICATE, truth=1.0
+            plane(), rows, name=HOSTILE, data_name=HOSTILE, certificate=CERTIFICATE, truth=1.0
         ),
-        "pixels": model_document(pixels, table(250, 16, seed=1), image=(4, 4)),
+        "pixels": model_document(pixels(), table(250, 16, seed=1), image=(4, 4)),
         "study": study_document(alpha_folder(), name="small"),
     }
 
