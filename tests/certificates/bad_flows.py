@@ -26,18 +26,20 @@ def gaussian_flow(scheme=None, alpha=ALPHA, mean=MEAN, cov=COV):
         return Flow(GaussianBase.solve(mean, cov, alpha), None, scheme or Conforming(1))
 
 
-class Rotated(AbstractScheme):
-    """Another scheme's map, its end points then rotated about the origin (first two axes)."""
+class Faulty(AbstractScheme):
+    """Another scheme that rotates its end points about the origin (first two axes) by an angle, and
+    reports its log-determinant times a factor. Faults are arrays: all share compiled programs."""
 
     inner: AbstractScheme
-    angle: float = eqx.field(static=True)
+    angle: np.ndarray
+    factor: np.ndarray
 
     @property
     def n_steps(self):
         return self.inner.n_steps
 
     def _turn(self, y, sign):
-        c, s = np.cos(self.angle), sign * np.sin(self.angle)
+        c, s = jnp.cos(self.angle), sign * jnp.sin(self.angle)
         first, second = y[..., 0], y[..., 1]
         turned = jnp.stack([c * first - s * second, s * first + c * second], axis=-1)
         return jnp.concatenate([turned, y[..., 2:]], axis=-1)
@@ -46,7 +48,7 @@ class Rotated(AbstractScheme):
         found = self.inner.push(potential, x)
         y = self._turn(found.points, 1.0)
         transport = 0.5 * jnp.sum((y - x) ** 2, axis=1)
-        return Push(y, found.log_det, transport, found.hjb, found.valid)
+        return Push(y, self.factor * found.log_det, transport, found.hjb, found.valid)
 
     def pull(self, potential, y):
         return self.inner.pull(potential, self._turn(y, -1.0))
@@ -55,31 +57,15 @@ class Rotated(AbstractScheme):
         return jnp.stack([x, self.push(potential, x).points])
 
 
-class WrongLogDet(AbstractScheme):
-    """Another scheme that reports its log-determinant times a factor."""
-
-    inner: AbstractScheme
-    factor: float = eqx.field(static=True)
-
-    @property
-    def n_steps(self):
-        return self.inner.n_steps
-
-    def push(self, potential, x):
-        found = self.inner.push(potential, x)
-        return eqx.tree_at(lambda p: p.log_det, found, self.factor * found.log_det)
-
-    def pull(self, potential, y):
-        return self.inner.pull(potential, y)
-
-    def trajectories(self, potential, x):
-        return self.inner.trajectories(potential, x)
+def faulty_flow(angle=0.0, factor=1.0):
+    """The exact Gaussian flow, rotated, or with a wrong log-determinant."""
+    return gaussian_flow(Faulty(Conforming(1), np.asarray(angle), np.asarray(factor)))
 
 
 class Swerve(AbstractPotential):
     """Phi = -size cos(2 pi t) x_1: a velocity that integrates to zero, added to curve the paths."""
 
-    size: float = eqx.field(static=True)
+    size: np.ndarray
     _dim: int = eqx.field(static=True)
 
     @property
@@ -107,7 +93,7 @@ class Swerve(AbstractPotential):
 def curved_flow(size=1.0, n_steps=16):
     """The exact Gaussian flow with a swerve on the way."""
     good = gaussian_flow()
-    return Flow(good.potential + Swerve(size, good.dim), None, RK4(n_steps))
+    return Flow(good.potential + Swerve(np.asarray(size), good.dim), None, RK4(n_steps))
 
 
 def untrained_flow():

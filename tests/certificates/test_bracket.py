@@ -1,5 +1,7 @@
 """The bracket of 1/2 W2^2 against closed forms, and bad input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -37,11 +39,14 @@ def test_truth_lies_inside_and_the_gap_is_small(exact):
 
 
 def test_coverage_of_small_samples():
-    """60 repetitions of 200 rows at 95 %: fewer than 52 would happen once in 400 at 95 %."""
+    """60 repetitions of 200 rows at 95 %: fewer than 52 would happen once in 400 at 95 %.
+
+    No steps: between Gaussians the Gaussian map is kept whatever the fit (its gap is 1e-15)."""
     exact, held = gaussian(MEAN, COV, 10.0), 0
+    config = dataclasses.replace(QUICK, regression_steps=0, ascent_steps=0)
     for seed in range(60):
         x = exact.sample(seed, 200)
-        found = bracket_pairs(x, exact.map(x), config=QUICK, seed=seed)
+        found = bracket_pairs(x, exact.map(x), config=config, seed=seed)
         held += found.lower <= exact.transport <= found.upper
     assert held >= 52
 
@@ -59,7 +64,7 @@ def test_gaps_do_not_depend_on_the_rows_around_them():
     exact = gaussian(MEAN, COV, 10.0)
     x = exact.sample(0, 2000)
     y = exact.map(x)
-    u = fit_dual(x, y, QUICK, 100.0, 0)
+    u = fit_dual(x[:1000], y[:1000], QUICK, 100.0, 0)
     assert (gaps(u, x, y, QUICK) > -1e-12).all()
     np.testing.assert_allclose(
         gaps(u, x, y, QUICK)[:1000], gaps(u, x[:1000], y[:1000], QUICK), rtol=1e-3, atol=1e-6

@@ -3,29 +3,30 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
-from otflow.certificates import Certificate, DualConfig, certify, certify_model
+from otflow.certificates import Certificate, DualConfig, certify, certify_model, measure
 from otflow.certificates.budget import KNOBS, error_budget, trainable_parameters
 from otflow.certificates.certificate import BudgetItem, Line
 from otflow.flow import Flow
-from otflow.potentials import GaussianBase, ResNetPotential
+from otflow.potentials import GaussianBase
 from otflow.precision import precision
 from otflow.reference import gaussian
-from otflow.schemes import RK4, Conforming
+from otflow.schemes import Conforming
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.certificates.bad_flows import (
     ALPHA,
     COV,
     MEAN,
-    Rotated,
-    WrongLogDet,
     curved_flow,
     density,
+    faulty_flow,
     gaussian_flow,
     untrained_flow,
 )
+from tests.support import random_resnet
 from tests.test_evaluation import folded_flow
 
 QUICK = DualConfig(width=16, regression_steps=300, ascent_steps=100, batch_size=256)
@@ -36,6 +37,13 @@ X = EXACT.sample(1, 4000)  # halves of 2,000: the shapes of `run`, compiled once
 def run(flow, **options):
     given = {"density": density(), "alpha": ALPHA, "n": 2000, "config": QUICK} | options
     return certify(flow, **given)
+
+
+def from_rows(flow, x=X, **options):
+    """With 300 rows a side in the two-sample tests instead of 800, which take longest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_TEST_ROWS", 300)
+        return certify(flow, x, config=QUICK, **options)
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +152,18 @@ class TestExactFlow:
 
 
 BAD = {
-    "rotated": (lambda: gaussian_flow(Rotated(Conforming(1), np.pi / 6)), "not optimal: grad T"),
-    "reversed": (lambda: gaussian_flow(Rotated(Conforming(1), 3.0)), "not monotone"),
-    "curved": (curved_flow, "paths are not straight"),
+    "rotated": (lambda: faulty_flow(np.pi / 6), "not optimal: grad T"),
+    "reversed": (lambda: faulty_flow(3.0), "not monotone"),
+    "curved": (lambda: curved_flow(n_steps=2), "paths are not straight"),
     "untrained": (untrained_flow, "laws differ: T(rows) against target"),
-    "log-det": (lambda: gaussian_flow(WrongLogDet(Conforming(1), 0.9)), "log-determinant is wrong"),
+    "log-det": (lambda: faulty_flow(factor=0.9), "log-determinant is wrong"),
 }
 
 
 @pytest.mark.parametrize(("make", "said"), BAD.values(), ids=BAD)
 def test_bad_flows_are_caught(make, said):
     """From rows alone, without density or entropy."""
-    found = certify(make(), X, config=QUICK)
+    found = from_rows(make())
     assert any(said in finding for finding in found.findings), found.findings
     assert found.budget == ()
     assert math.isnan(found.line("W2(T#rho0, target)").value)
@@ -163,8 +171,7 @@ def test_bad_flows_are_caught(make, said):
 
 def test_a_rotation_leaves_the_bracket_wide_and_valid():
     """The endpoint law is that of the exact flow up to a rotation; 1/2 W2^2 stays within."""
-    flow = gaussian_flow(Rotated(Conforming(1), np.pi / 2))
-    found = certify(flow, X, config=QUICK)
+    found = from_rows(faulty_flow(np.pi / 2))
     J = np.array([[0, -1], [1, 0]]) @ EXACT.axes @ np.diag(EXACT.mapped_stds) @ EXACT.axes.T
     root, moved = EXACT.axes @ np.diag(EXACT.stds) @ EXACT.axes.T, J @ J.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ moved @ root)).sum()
@@ -176,7 +183,7 @@ def test_a_rotation_leaves_the_bracket_wide_and_valid():
 
 def test_rows_that_are_not_invertible_are_counted_and_named():
     x = np.random.default_rng(0).standard_normal((4000, 2))
-    found = certify(folded_flow(), x, config=QUICK, alpha=1.0, entropy=2.8379)
+    found = from_rows(folded_flow(), x, alpha=1.0, entropy=2.8379)
     folds = 1 - 4 / np.cosh(2 * x[:, 0]) ** 2 <= 0
     assert found.invalid == folds.sum() > 1000
     assert found.checked == 4000
@@ -187,8 +194,8 @@ def test_rows_that_are_not_invertible_are_counted_and_named():
 
 
 def test_entropy_alone_gives_the_penalty_lines():
-    """rk4, so that integration errors appear; the entropy is that of the density."""
-    found = certify(gaussian_flow(RK4(2)), X, alpha=ALPHA, entropy=EXACT.entropy, config=QUICK)
+    """rk4 without a swerve, so that integration errors alone appear; the density's entropy."""
+    found = from_rows(curved_flow(0.0, n_steps=2), alpha=ALPHA, entropy=EXACT.entropy)
     assert found.line("J*_alpha, lower bound").value < EXACT.objective
     by_name = {item.name: item.value for item in found.budget}
     assert by_name["integration"] > 0
@@ -204,9 +211,7 @@ def test_budget_by_hand():
 
 
 def test_trainable_parameters():
-    import jax
-
-    network = ResNetPotential.create(2, 4, 0, jax.random.key(0))
+    network = random_resnet(2, width=4, depth=0)
     count = sum(leaf.size for leaf in jax.tree.leaves(network))
     assert trainable_parameters(gaussian_flow().potential + network) == count
 

@@ -23,15 +23,16 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((70, 2))
 
 
-@pytest.mark.parametrize("scheme", [RK4(3), Conforming(2)], ids=["rk4", "conforming"])
+@pytest.mark.parametrize("scheme", [RK4(2), Conforming(2)], ids=["rk4", "conforming"])
 def test_jacobians_against_finite_differences(scheme):
     """Central differences, step 1e-5: 1e-8."""
     with precision("float64"):
-        flow = Flow(random_resnet(2, scale=0.4), None, scheme)
-    got, step = jacobians(flow, X[:6]), 1e-5
-    for j, e in enumerate(step * np.eye(2)):
-        up, down = (np.asarray(flow.forward(X[:6] + s * e)) for s in (1, -1))
-        np.testing.assert_allclose(got[:, :, j], (up - down) / (2 * step), atol=1e-8)
+        flow = Flow(random_resnet(2, depth=1, scale=0.4), None, scheme)
+    got, step = jacobians(flow, X[:8]), 1e-5
+    moved = [X[:8] + s * e for e in step * np.eye(2) for s in (1, -1)]
+    ends = push_rows(flow, np.concatenate(moved)).y.reshape(2, 2, 8, 2)
+    difference = (ends[:, 0] - ends[:, 1]) / (2 * step)
+    np.testing.assert_allclose(got, np.moveaxis(difference, 0, 2), atol=1e-8)
 
 
 def test_facts_of_a_rotation_and_a_diagonal():
@@ -83,11 +84,11 @@ class TestTwoSample:
 
     @pytest.mark.parametrize("test", [mmd, sliced_w2])
     def test_level_and_power(self, test):
-        """60 pairs from one law: 5 % tests reject at most 8 times but once in 200; a shift by 1 is
-        rejected each time."""
+        """60 pairs from one law: 5 % tests reject at most 8 times but once in 200; a shift by 1.5
+        is rejected each time."""
         rng, rejected = np.random.default_rng(2), 0
         for _ in range(60):
             a, b = rng.standard_normal((2, 40, 2))
-            rejected += test(a, b, 39).p_value <= 0.05
-            assert test(a, b + 1.5, 39).p_value <= 0.05
+            rejected += test(a, b, 19).p_value <= 0.05
+            assert test(a, b + 1.5, 19).p_value <= 0.05
         assert rejected <= 8

@@ -1,18 +1,25 @@
 """Small models and studies whose reports the tests look at."""
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+import otflow.fitting
 from otflow import OTFlow
 from otflow.certificates.certificate import BudgetItem, Certificate, Line
+from otflow.datasets import toy
 from otflow.studies.cell import Cell
 from otflow.studies.runner import _writer
 from otflow.studies.store import Store
-from tests.fakes import SMALL
+from otflow.training import TrainingResult
+from tests.fakes import SMALL, untrained
 from tests.studies.fakes import exact_flow
 
 HOSTILE = '</script><script>window.hurt = 1</script><img src=x onerror="hurt=1">$x_1$'
@@ -52,17 +59,38 @@ def framed(rows: np.ndarray) -> Any:
     return pandas.DataFrame(rows, columns=["width", HOSTILE])
 
 
+def _train(scale: float, *args: Any, **kwargs: Any) -> TrainingResult:
+    """In the place of `otflow.training.train`: a network with random output weights, at once."""
+    found = untrained(*args, **kwargs)
+    rng = np.random.default_rng(0)
+
+    def random(w: Any) -> Any:
+        return jnp.asarray(scale * rng.standard_normal(w.shape), w.dtype)
+
+    potential = eqx.tree_at(lambda p: p.terms[-1].w, found.potential, replace_fn=random)
+    values = np.linspace(3.0, 2.0, 3)
+    history = {name: list(values + i) for i, name in enumerate(found.history)}
+    history["iteration"] = [0, 10, 20]
+    return dataclasses.replace(found, potential=potential, history=history, best_iteration=10)
+
+
+def model(rows: Any, n_steps: int = 1, scale: float = 0.5) -> OTFlow:
+    """A flow of the rows that took no time to train: its Gaussian base and a random network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(otflow.fitting, "train", functools.partial(_train, scale))
+        return OTFlow(**SMALL | {"scheme": "conforming", "n_steps": n_steps}).fit(rows)
+
+
 @functools.cache
 def plane() -> OTFlow:
-    """A flow of the plane with a hostile column name, trained for a moment."""
-    settings = SMALL | {"scheme": "conforming", "n_steps": 3}
-    return OTFlow(**settings).fit(framed(table(300, 2)))
+    """A flow of moons with a hostile column name, whose paths bend."""
+    return model(framed(toy("moons", 512, 0)), n_steps=2, scale=2.0)
 
 
 @functools.cache
 def pixels() -> OTFlow:
-    """A flow of images of 4 x 4 pixels, trained for a moment."""
-    return OTFlow(**SMALL).fit(table(300, 16))
+    """A flow of images of 4 x 4 pixels."""
+    return model(table(300, 16))
 
 
 def alpha_store(folder: Path, problem: str = "gaussian") -> Path:

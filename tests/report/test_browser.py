@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from otflow.datasets import toy
 from otflow.report import model_document, study_document, write_page
 from tests.report.documents import CERTIFICATE, HOSTILE, alpha_folder, framed, pixels, plane, table
 
@@ -31,7 +32,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 @pytest.fixture(scope="module")
 def documents():
-    rows = framed(table(300, 2, seed=1))
+    rows = framed(toy("moons", 300, 2))
     return {
         "plane": model_document(
             plane(), rows, name=HOSTILE, data_name=HOSTILE, certificate=CERTIFICATE, truth=1.0

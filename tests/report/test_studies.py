@@ -2,10 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
+from otflow.report import figures
 from otflow.report.studies import draw_study
+from otflow.report.study_report import series_panels
 from otflow.studies.result import Series, StudyResult
 
 INF, NAN = math.inf, math.nan
@@ -42,7 +47,10 @@ def dark(image):
     return sum(image.histogram()[:200])
 
 
-@pytest.mark.parametrize(("k", "shape"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 2)), (4, (2, 2))])
+@pytest.mark.parametrize(
+    ("k", "shape"),
+    [(1, (1, 1)), (2, (2, 1)), (3, (2, 2)), pytest.param(4, (2, 2), marks=pytest.mark.slow)],
+)
 def test_a_panel_a_series(tmp_path, k, shape):
     image = draw(tmp_path, *(power(f"s{i}") for i in range(k)))
     columns, lines = shape
@@ -58,35 +66,51 @@ def test_points_lines_and_fit_are_drawn(tmp_path):
 def test_empty_series_are_left_out(tmp_path):
     empty = power(x=[], mean=[], standard_error=[], exact=[], slope=None, intercept=None)
     assert draw(tmp_path, empty, power()).size == draw(tmp_path, power()).size
-    for series in ((), (empty,)):
+    for none in ((), (empty,)):
         with pytest.raises(ValueError, match=r"^result: expected at least one finished row"):
-            draw_study(result(*series), tmp_path / "none.png")
+            draw_study(result(*none), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
-@pytest.mark.parametrize("expected", [None, -1.0], ids=["linear", "logarithmic"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"mean": [1.0, 0.0, -0.5]},
-        {"mean": [1.0, INF, NAN], "standard_error": [0.1, NAN, NAN]},
-        {"mean": [INF, INF, INF], "standard_error": [INF, INF, NAN]},
-        {"mean": [-1.0, -2.0, 0.0]},
-        {"standard_error": [0.0, 5.0, INF]},
-        {"exact": [0.0, -1.0, 1.0]},
-        {"exact": [NAN, NAN, NAN]},
-        {"exact": [0.0, 0.0, 0.0], "mean": [0.0, 0.0, 0.0]},
-        {"exact": [INF, 1.0, NAN]},
-        {"slope": NAN, "intercept": NAN},
-        {"slope": -400.0},
-    ],
-    ids=str,
-)
-def test_any_numbers(tmp_path, expected, changes):
-    """Warnings are errors here; what cannot be drawn is left out."""
-    if expected is None:
-        changes = changes | {"slope": None, "intercept": None}
-    assert dark(draw(tmp_path, power(expected=expected, **changes))) > 500
+NUMBERS = [
+    {"mean": [1.0, 0.0, -0.5]},
+    {"mean": [1.0, INF, NAN], "standard_error": [0.1, NAN, NAN]},
+    {"mean": [INF, INF, INF], "standard_error": [INF, INF, NAN]},
+    {"mean": [-1.0, -2.0, 0.0]},
+    {"standard_error": [0.0, 5.0, INF]},
+    {"exact": [0.0, -1.0, 1.0]},
+    {"exact": [NAN, NAN, NAN]},
+    {"exact": [0.0, 0.0, 0.0], "mean": [0.0, 0.0, 0.0]},
+    {"exact": [INF, 1.0, NAN]},
+    {"slope": NAN, "intercept": NAN},
+    {"slope": -400.0},
+]
+any_numbers = pytest.mark.parametrize("changes", NUMBERS, ids=str)
+either_scale = pytest.mark.parametrize("expected", [None, -1.0], ids=["linear", "logarithmic"])
+
+
+def series(changes, expected):
+    fit = {"slope": None, "intercept": None} if expected is None else {}
+    return power(expected=expected, **(changes | fit))
+
+
+@either_scale
+@any_numbers
+def test_any_numbers(expected, changes):
+    """Warnings are errors here; what cannot be drawn is left out. Drawn, but not laid out."""
+    (panel,) = series_panels(result(series(changes, expected)))
+    figure = Figure(figsize=(5.2, 3.9), dpi=120)
+    figures.draw(panel, figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert dark(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")) > 500
+
+
+@pytest.mark.slow
+@either_scale
+@any_numbers
+def test_any_numbers_in_a_file(tmp_path, expected, changes):
+    assert dark(draw(tmp_path, series(changes, expected))) > 500
 
 
 def test_one_point(tmp_path):
