@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import pytest
 
+_ROOT = Path(__file__).resolve().parents[2]
 _LIMIT = 200  # seconds that a process has before it is killed
 
 # A child leaves both loops and ends as an interpreter does, with its hooks and handlers.
@@ -65,7 +66,7 @@ class Forks:
         words, pipe = [sys.executable, "-c", _PARENT, imports, str(_LIMIT)], subprocess.PIPE
         self._folder = folder
         self._parent = subprocess.Popen(
-            words, env=inherited | environment, stdin=pipe, stdout=pipe, text=True
+            words, env=inherited | environment, cwd=_ROOT, stdin=pipe, stdout=pipe, text=True
         )
 
     def __enter__(self) -> Self:
@@ -75,9 +76,7 @@ class Forks:
         with self._parent:  # waits
             self._parent.stdin.close()
 
-    def run(
-        self, code: str, *arguments: str, each: Sequence[dict[str, str]] = ({},)
-    ) -> list[Done]:
+    def run(self, code: str, *arguments: str, each: Sequence[dict[str, str]] = ({},)) -> list[Done]:
         """Processes that run the code at once, one an environment."""
         folders = [self._folder / str(i) for i in range(len(each))]
         for folder in folders:
