@@ -1,99 +1,122 @@
 """Two processes on loopback: the losses of one, a killed one is named, one process resumes."""
 
-import os
+import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from otflow import OTFlow
+from otflow.parallel import join_processes
 from otflow.parallel.meeting import Place, meet
 from otflow.parallel.processes import find_place
+from tests.parallel.forks import Forks
 
+DATA = np.random.default_rng(0).standard_normal((401, 2)) ** 3 + 1
+SETTINGS = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 2, "batch_size": 128}
+SETTINGS |= {"random_state": 0, "dtype": "float64", "verbose": False}
+WATCH = {"checkpoint_every": 1, "resume": True}
+
+IMPORTS = "import otflow.estimator, otflow.parallel"
 SCRIPT = """
-import os, sys
+import json, os, sys
 import numpy as np
 from otflow.parallel import join_processes
 place = join_processes(timeout=60, heartbeat=20)
 from otflow import OTFlow
-folder, victim = sys.argv[1], int(sys.argv[2])
+folder, victim, source, settings, watch = sys.argv[1:]
 def on_validation(row):
-    if row["iteration"] == 25 and place.process_id == victim:
+    if row["iteration"] == 25 and place.process_id == int(victim):
         os.kill(os.getpid(), 9)
-data = np.random.default_rng(0).standard_normal((401, 2)) ** 3 + 1
-kind = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 2, "dtype": "float64", "verbose": False}
-if sys.argv[3] == "stream":
+data, watch = np.load(f"{folder}/shared.npy"), json.loads(watch)
+if source == "stream":
     from otflow import ShardedTable
     data = ShardedTable(f"{folder}/shared.npy", piece_rows=40, buffer_rows=160, lanes=4)
-watch = {"checkpoint": f"{folder}/state", "checkpoint_every": 1, "resume": True}
-flow = OTFlow(batch_size=128, random_state=0, **kind)
-flow.fit(data, on_validation=on_validation, **watch if sys.argv[3] == "rows" else {})
+    watch = {}
+else:
+    watch["checkpoint"] = f"{folder}/state"
+flow = OTFlow(**json.loads(settings)).fit(data, on_validation=on_validation, **watch)
 import jax
 print("done", jax.device_count(), *map(repr, flow.history_["objective"]))
 """
 
 
-def start(n, process, folder, victim=-1, source="rows", port=1):
-    """One process of a job, with one device."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS",)}
-    environment |= {"OTFLOW_COORDINATOR": f"127.0.0.1:{port}", "OTFLOW_PROCESSES": str(n)}
-    environment |= {"OTFLOW_PROCESS": str(process), "JAX_NUM_CPU_DEVICES": "1"}
-    words = [sys.executable, "-c", SCRIPT, str(folder), str(victim), source]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True)
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    """Processes with one device each."""
+    folder = tmp_path_factory.mktemp("forks")
+    with Forks(IMPORTS, folder, JAX_NUM_CPU_DEVICES="1") as forks:
+        yield forks
 
 
-def job(n, folder, victim=-1, source="rows"):
-    """(exit codes, outputs, errors) of all processes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    running = [start(n, i, folder, victim, source, port) for i in range(n)]
-    try:
-        told = [process.communicate(timeout=250) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    return [p.returncode for p in running], [out for out, _ in told], [err for _, err in told]
+@pytest.fixture
+def job(forks, tmp_path):
+    """What became of the n processes of a job on the rows."""
+    np.save(tmp_path / "shared.npy", DATA)
+
+    def run(n, victim=-1, source="rows"):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        common = {"OTFLOW_COORDINATOR": f"127.0.0.1:{port}", "OTFLOW_PROCESSES": str(n)}
+        each = [common | {"OTFLOW_PROCESS": str(i)} for i in range(n)]
+        words = (str(tmp_path), str(victim), source, json.dumps(SETTINGS), json.dumps(WATCH))
+        return forks.run(SCRIPT, *words, each=each)
+
+    return run
 
 
-def losses(output):
-    """The objectives that a process printed."""
-    (line,) = (line for line in output.splitlines() if line.startswith("done"))
-    return np.array(line.split()[2:], float)
+@pytest.fixture(scope="module")
+def expected():
+    """The objectives of one process that is joined to nobody."""
+    return OTFlow(**SETTINGS).fit(DATA).history_["objective"]
 
 
-@pytest.mark.parametrize("source", ["rows", pytest.param("stream", marks=pytest.mark.slow)])
-def test_two_processes_train_like_one(tmp_path, source):
+def losses(done):
+    """The devices and the objectives of a process that came to its end."""
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if line.startswith("done"))
+    _, devices, *objectives = line.split()
+    return int(devices), np.array(objectives, float)
+
+
+def test_two_processes_train_like_one(job, expected):
     """float64: sums in another order differ by 1e-16 a step, and 50 steps amplify it little."""
-    data = np.random.default_rng(0).standard_normal((401, 2)) ** 3 + 1
-    np.save(tmp_path / "shared.npy", data)
-    codes, out, errors = job(2, tmp_path, source=source)
-    assert codes == [0, 0], errors
-    (tmp_path / "state").unlink(missing_ok=True)
-    codes, alone, errors = job(1, tmp_path, source=source)
-    assert codes == [0], errors
-    assert out[0].split()[out[0].split().index("done") + 1] == "2"
-    np.testing.assert_array_equal(losses(out[0]), losses(out[1]))
-    np.testing.assert_allclose(losses(out[0]), losses(alone[0]), rtol=1e-9)
+    (devices, first), (_, second) = map(losses, job(2))
+    assert devices == 2
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, expected, rtol=1e-9)
 
 
-def test_a_killed_process_is_named_and_one_process_goes_on(tmp_path):
+@pytest.mark.slow
+def test_two_processes_train_on_a_stream_like_one(job):
+    """Rows above hold the promise; here every process reads lanes of its own."""
+    (devices, first), (_, second) = map(losses, job(2, source="stream"))
+    ((one, alone),) = map(losses, job(1, source="stream"))
+    assert (devices, one) == (2, 1)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, alone, rtol=1e-9)
+
+
+def test_a_killed_process_is_named_and_one_process_goes_on(job, expected, tmp_path):
     began = time.monotonic()
-    codes, _, errors = job(2, tmp_path, victim=1)
-    assert codes[1] == -signal.SIGKILL
-    assert codes[0] == 70
-    assert re.search(r"process 1 of 2 was lost .*resume", errors[0])
+    first, victim = job(2, victim=1)
+    assert victim.code == -signal.SIGKILL
+    assert first.code == 70
+    assert re.search(r"process 1 of 2 was lost .*resume", first.err)
     assert time.monotonic() - began < 120
-    codes, out, errors = job(1, tmp_path)
-    assert codes == [0], errors
-    (tmp_path / "state").unlink()
-    _, expected, _ = job(1, tmp_path)
-    np.testing.assert_allclose(losses(out[0]), losses(expected[0]), rtol=1e-9)
+    heard = []
+    watch = WATCH | {"checkpoint": tmp_path / "state", "on_validation": heard.append}
+    flow = OTFlow(**SETTINGS).fit(DATA, **watch)
+    assert [row["iteration"] for row in heard] == [50]
+    np.testing.assert_allclose(flow.history_["objective"], expected, rtol=1e-9)
+
+
+def test_a_job_of_one_is_joined_to_nobody():
+    assert join_processes("127.0.0.1:1", 1, 0) == Place("127.0.0.1:1", 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """Units run once, in order, whole; what fails is recorded; what is interrupted goes on."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +11,8 @@ from otflow.schemes import Conforming
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Unit, load_study, run_study
 from otflow.studies.store import Store
 from tests.fakes import Translation
+from tests.parallel.forks import Forks
 from tests.studies.fakes import SEEDS, Ladder, exact_flow, name, numbers
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -235,27 +231,16 @@ def test_two_processes_share_a_folder(folder, tmp_path):
         "from otflow.studies.runner import run_study\n"
         "from tests.studies.fakes import Company, Ladder\n"
         "folder, log = map(Path, sys.argv[1:])\n"
-        "print('ready', flush=True); sys.stdin.read(1)\n"
         f"study = Ladder({size}, before=Company(log), log=log, chained=False)\n"
         "result = run_study(study, folder, resume=True)\n"
         "print(result.cells, result.failed)"
     )
     study = Ladder(size)
     Store.create(folder, {"kind": study.kind, **study.settings()}).close()
-    command = [sys.executable, "-c", code, str(folder), str(log)]
-    pipe = subprocess.PIPE
-    both = [
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
-        for _ in range(2)
-    ]
-    for process in both:  # start together
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
+    with Forks("import tests.studies.fakes, otflow.studies.runner", tmp_path) as forks:
+        both = forks.run(code, str(folder), str(log), each=[{}, {}])
     for process in both:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert out == f"{2 * size} []\n"
+        assert process.code == 0, process.err
+        assert process.out == f"{2 * size} []\n"
     assert sorted(computed(log)) == sorted(f"u{2**i}" for i in range(size))
     assert load_study(folder).rows == run_study(study, tmp_path / "other").rows

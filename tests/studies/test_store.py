@@ -1,7 +1,9 @@
 """A study's folder keeps complete units only, whoever writes to it and however they die."""
 
+import contextlib
 import dataclasses
 import math
+import os
 import random
 import signal
 import subprocess
@@ -480,23 +482,45 @@ def test_processes_that_create_the_same_study(tmp_path):
 class TestKills:
     run = (
         "with Store.open(sys.argv[1]) as store:\n"
-        "    print('ready', flush=True)\n"
         "    for unit in units(sys.argv[2]):\n"
         "        if not store.has_unit(unit):\n"
+        "            print(unit, flush=True)\n"
         "            save(store, unit, slow=0.002)\n"
     )
+    # a process for every line of input: its id, its units as it comes to them, its exit code
+    one_by_one = (
+        "for line in sys.stdin:\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        print(os.getpid())\n"
+        "        sys.argv[2] = line\n"
+        "        exec(sys.argv[3])\n"
+        "        os._exit(0)\n"
+        "    print('exit', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n"
+    )
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forks of one")
     def test_twenty_random_kills_leave_complete_units_and_the_same_table(self, tmp_path):
         """The first writer of a unit sleeps half-way through its file, so kills hit inside it."""
         draw = random.Random(0)
         folder = tmp_path / "killed"
         Store.create(folder, SETTINGS).close()
         seen, kills, grew = set(), 0, 0
+        parent = start(self.one_by_one, folder, "", self.run)
         while kills < 20:
-            child = start(self.run, folder, draw.random())
-            assert child.stdout.readline() == "ready\n"
-            time.sleep(draw.uniform(0.0, 0.03))
-            kills += kill(child)
+            parent.stdin.write(f"{draw.random()}\n")
+            parent.stdin.flush()
+            child, told = int(parent.stdout.readline()), ""
+            for _ in range(draw.randint(1, 5)):  # it is killed in the last of so many units
+                if not told.startswith("exit"):
+                    told = parent.stdout.readline()
+            time.sleep(draw.uniform(0.0, 0.006))
+            if not told.startswith("exit"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            while not told.startswith("exit"):
+                told = parent.stdout.readline()
+            kills += told == f"exit {-signal.SIGKILL}\n"
             with Store.open(folder) as store:
                 units = check_complete(store)
                 assert units >= seen
@@ -505,6 +529,7 @@ class TestKills:
                     store._connection.execute("DELETE FROM cells")
                     units = set()
             seen = units
+        finish(parent)
         assert grew >= 5
         whole = tmp_path / "whole"
         Store.create(whole, SETTINGS).close()
