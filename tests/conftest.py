@@ -5,6 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+# the matrices are small: threads of their own would only wait for each other
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 import jax
 import jaxlib.version
 import pytest
@@ -35,6 +38,12 @@ for name, value in SETTINGS.items():
     os.environ[name.upper()] = str(value)
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few cycles
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collections after each module need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
