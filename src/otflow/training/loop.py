@@ -252,8 +252,8 @@ class _Run:
         scheme = self.training_scheme()
         if not isinstance(scheme, HutchinsonRK4):
             return 0.0
-        rows = self._error_rows
-        return float(_nll_deviation(potential, self.scheme, scheme, self.target, rows))
+        given = gathered(potential), self.scheme, scheme
+        return float(_nll_deviation(*given, self.target, self._error_rows))
 
     def _refine(self, potential: AbstractPotential) -> None:
         """Double n_steps until the tolerance is met; what was best was judged too coarsely."""
@@ -272,7 +272,8 @@ class _Run:
         refined = self.scheme.refined()
         if refined is None:
             return 0.0
-        return float(_nll_error(potential, self.scheme, refined, self.target, self._error_rows))
+        given = gathered(potential), self.scheme, refined  # the start too: one program
+        return float(_nll_error(*given, self.target, self._error_rows))
 
     def _record(
         self,
