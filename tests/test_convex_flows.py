@@ -65,22 +65,31 @@ def test_files_and_continuation(tmp_path, monkeypatch):
         again.set_params(potential="resnet").partial_fit(MOONS)
 
 
-@pytest.mark.parametrize("case", ["conditional", "another target", "no base"])
+@pytest.mark.parametrize("case", ["conditional", "without a base", "another target"])
 def test_other_ways_to_start(case):
-    """A few steps lower the objective from a finite start."""
+    """A few steps lower the objective from a finite start; the last ones are natural."""
     settings, given = CONVEX | {"max_iter": 50}, {}
-    if case == "conditional":
-        given["condition"] = (MOONS[:, :1] > 0.5).astype(float)
-    elif case == "another target":
+    if case == "another target":
+        settings["natural_iter"] = 2
         settings["target"] = GaussianMixture(
             [0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.5 * np.eye(2)] * 2
         )
     else:
-        settings["base"] = None
+        given["condition"] = (MOONS[:, :1] > 0.5).astype(float)
+        settings["base"] = None if case == "without a base" else "gaussian"
     model = OTFlow(**settings).fit(MOONS, **given)
     objective = model.history_["objective"]
     assert np.isfinite(objective).all()
     assert objective[-1] < objective[0]
+    if "natural_iter" in settings:
+        assert np.isfinite(model.natural_history_["objective"]).all()
+
+
+def test_without_base_or_condition_nothing_moves_at_the_start(monkeypatch):
+    """But for silent heights of 8e-5."""
+    no_training(monkeypatch)
+    model = OTFlow(**CONVEX | {"base": None, "standardize": False}).fit(MOONS)
+    np.testing.assert_allclose(model.transform(MOONS), MOONS, atol=2e-2)
 
 
 def test_settings_are_checked():

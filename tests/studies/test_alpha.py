@@ -370,7 +370,7 @@ study = AlphaStudy(
     alphas=(1.0, 4.0),
     seeds=(0, 1),
     network=Network(width=4),
-    config=EnsembleConfig(first_order=0, natural=25, natural_rows=1000),
+    config=EnsembleConfig(first_order=0, natural=25, natural_rows=1000, damping=0.01),
     evaluation=2000,
 )
 folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
@@ -422,7 +422,10 @@ class TestRealRun:
                 assert c.id == "recovery" or store.weights_path(c.id).is_file()
 
     def test_the_gaussian_problem_is_solved(self, tiny):
-        """The start is exact, so J is within the noise of J*: 2,000 points, 5 standard errors."""
+        """The start is exact, so J is within the noise of J*: 2,000 points, 5 standard errors.
+
+        With that damping the steps do not amplify rounding: the same figures on every JAX.
+        """
         for row in load_study(tiny[0]).rows:
             error = max(row["objective_error"], 1e-4)
             assert abs(row["objective"] - row["exact_objective"]) < 5 * error
