@@ -61,6 +61,16 @@ def test_fit_score_sample(tmp_path, data):
     assert np.array_equal(table.values, fitted.sample(7, random_state=5))
 
 
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_a_nameless_table_of_another_width_is_told_by_number(tmp_path, data, monkeypatch):
+    no_training(monkeypatch)
+    run("fit", data, "--out", tmp_path / "m.otflow", *SETTINGS)
+    np.save(tmp_path / "wide.npy", np.column_stack([X, X[:, 0]]))
+    told = run("score", tmp_path / "m.otflow", tmp_path / "wide.npy", code=2).stderr
+    assert "3 features" in told
+    assert "2 features" in told
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".npz"])
 def test_every_format(tmp_path, monkeypatch, suffix):
     no_training(monkeypatch)

@@ -223,7 +223,7 @@ class Store:
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection whose transactions are explicit and on the disk when they end."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, _BUSY_SECONDS, isolation_level=None, uri=True)
+    connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
     try:
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
