@@ -58,14 +58,6 @@ def _compiled_code_is_dropped():
 
 
 @pytest.fixture
-def optimised():
-    """All of the compiler's optimisations: for a test that computes more than it compiles."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
 def float64():
     """The whole test computes in float64; JAX's global flags stay as they are."""
     with precision("float64"):
