@@ -7,9 +7,8 @@ from pathlib import Path
 
 # the matrices are small: threads of their own would only wait for each other
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = (
-    "3"  # XLA complains of every program that it takes from a cache
-)
+# XLA complains of every program that it takes from a cache
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
 import jaxlib.version

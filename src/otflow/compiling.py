@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-# JAX 0.12 hands elementwise work on the CPU to a library that makes a step 10 to 40 % slower here
+# JAX 0.12 hands elementwise work on the CPU to a library that makes a step 15 to 70 % slower
 _WANTED = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 

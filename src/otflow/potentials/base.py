@@ -25,13 +25,6 @@ class GradientHessian(eqx.Module):
     hessian: Float[Array, "n d d"]
 
 
-class StepJacobian(eqx.Module):
-    """Where an Euler step takes n points, and its Jacobian there."""
-
-    points: Float[Array, "n d"]
-    jacobian: Float[Array, "n d d"]
-
-
 class AbstractPotential(eqx.Module):
     """A potential Phi: R^d x [0, 1] -> R, evaluated at n points at once (SPEC 1 and 2).
 

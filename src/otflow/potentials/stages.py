@@ -24,7 +24,6 @@ from otflow.potentials.base import (
     GradientHessian,
     GradientLaplacian,
     Points,
-    StepJacobian,
     Times,
     check_points,
 )
@@ -35,6 +34,13 @@ GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
 _RIDGE_NORM, _RIDGE_RANGE, _TERM_NORM = 1.5, 4.5, 2.0
 _SHARPNESS = 4.0  # of the softplus that keeps heights positive
 _SILENT = -2.0  # raw height at the start: 8e-5
+
+
+class StepJacobian(eqx.Module):
+    """Where an Euler step takes n points, and its Jacobian there."""
+
+    points: Float[Array, "n d"]
+    jacobian: Float[Array, "n d d"]
 
 
 class ConvexStage(eqx.Module):
