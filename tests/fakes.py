@@ -21,7 +21,7 @@ SMALL = {
 }
 
 _COLUMNS = ("iteration", "seconds", "learning_rate", "n_steps", "nll_error", "objective")
-_COSTS = ("transport", "nll", "hjb")
+_COSTS = ("transport", "nll", "straightness")
 
 
 def untrained(*args, **kwargs) -> TrainingResult:
@@ -52,7 +52,7 @@ def forbid_training(monkeypatch) -> None:
 
 
 class Translation(AbstractPotential):
-    """Phi = -shift'x: T(x) = x + shift, transport = hjb = |shift|^2 / 2, log-determinant 0."""
+    """Phi = -shift'x: T(x) = x + shift, transport |shift|^2 / 2, log-determinant 0."""
 
     shift: jnp.ndarray
 

@@ -51,7 +51,7 @@ def test_every_sample_has_a_density(between_clusters):
 
 
 def test_one_step_is_straight(between_clusters):
-    assert np.max(between_clusters.history_["val_hjb"]) < 1e-3
+    assert np.max(between_clusters.history_["val_straightness"]) < 1e-3
 
 
 def test_files_and_continuation(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def integral(model):
 
 
 def evaluated_objective(model, X):
-    """transport + alpha nll + beta hjb of flow_ itself on rows of the data, in float64."""
+    """transport + alpha nll + beta hjb of a flow_ by rk4 itself on rows of the data, in float64."""
     z = model.standardizer_.forward(X).astype(model.dtype)
     pushed = jax.tree.map(lambda array: np.asarray(array, np.float64), model.flow_.push(z))
     nll = 0.5 * (pushed.points**2).sum(axis=1) + math.log(2 * math.pi) - pushed.log_det
@@ -106,7 +106,9 @@ def test_history(moons_flow):
     history = moons_flow.history_
     assert {len(column) for column in history.values()} == {3}
     assert history["iteration"] == [0, 25, 50]
-    wanted = {f"{part}_{c}" for part in ("train", "val") for c in ("transport", "nll", "hjb")}
+    wanted = {
+        f"{part}_{c}" for part in ("train", "val") for c in ("transport", "nll", "straightness")
+    }
     assert wanted | {"seconds", "learning_rate", "objective"} <= set(history)
     assert moons_flow.status_ == "max_iter"
 

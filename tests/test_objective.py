@@ -39,17 +39,20 @@ def gauss_hermite(mean, cov, n=24):
 
 
 SOME = Costs(jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0]), jnp.array([5.0, 8.0]))
+WITH_HJB = Costs(*jax.tree.leaves(SOME), hjb=jnp.array([0.5, 0.25]))
 
 
 def test_objective_weighs_each_cost():
     np.testing.assert_array_equal(SOME.objective(10.0), [31.0, -38.0])
     np.testing.assert_array_equal(SOME.objective(10.0, 100.0), [531.0, 762.0])
+    np.testing.assert_array_equal(WITH_HJB.objective(10.0, 100.0), [81.0, -13.0])
     np.testing.assert_array_equal(SOME.objective(jnp.array(0.0), jnp.array(0.0)), [1.0, 2.0])
 
 
 def test_mean_keeps_the_costs_apart():
     mean = SOME.mean()
-    assert (mean.transport, mean.nll, mean.hjb) == (1.5, -0.5, 6.5)
+    assert (mean.transport, mean.nll, mean.straightness, mean.hjb) == (1.5, -0.5, 6.5, None)
+    assert WITH_HJB.mean().hjb == 0.375
     assert mean.objective(2.0, 3.0) == SOME.objective(2.0, 3.0).mean() == 20.0
 
 
@@ -105,5 +108,7 @@ def test_costs_are_those_of_the_push():
     )
     np.testing.assert_allclose(found.transport, pushed.transport, rtol=1e-13)
     np.testing.assert_allclose(found.hjb, pushed.hjb, rtol=1e-13)
+    bend = 2 * pushed.transport - ((pushed.points - x) ** 2).sum(axis=1)
+    np.testing.assert_allclose(found.straightness, bend, atol=1e-13)
     nll = 0.5 * np.sum(pushed.points**2, axis=1) + LOG_2PI - pushed.log_det
     np.testing.assert_allclose(found.nll, nll, rtol=1e-13)

@@ -11,6 +11,7 @@ from otflow.columns import check_inside
 from otflow.extras import require
 from otflow.flow import Flow
 from otflow.html import number, table
+from otflow.objective import costs_at
 from otflow.precision import cast
 from otflow.preprocessing import ColumnMap, Standardizer
 
@@ -92,10 +93,9 @@ class TabularEstimator(
         rows.append(("status", self.status_))
         if self.n_iter_ in self.history_["iteration"]:
             i = self.history_["iteration"].index(self.n_iter_)
-            for name, unit in (("transport", ""), ("nll", " nats"), ("hjb", "")):
-                rows.append(
-                    (f"validation {name}", f"{number(self.history_[f'val_{name}'][i])}{unit}")
-                )
+            for name, value in costs_at(self.history_, i).items():
+                unit = " nats" if name == "nll" else ""
+                rows.append((f"validation {name}", f"{number(value)}{unit}"))
         return table("Fitted flow, costs in the space it was trained in", (), rows)
 
     def _check(self, X: Any, names: bool = True) -> Float[np.ndarray, "n d"]:

@@ -137,7 +137,7 @@ class Flow(eqx.Module):
 
     @_by_rows
     def push(self, x: Float[Array, "n d"], condition: Condition = None) -> Push:
-        """T(x) with log-determinant, transport and hjb of every point."""
+        """T(x) with log-determinant, transport and straightness of every point."""
         x = self._points(x)
         return self.scheme.push(self._given(condition, x.shape[0]), x)
 

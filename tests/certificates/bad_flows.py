@@ -38,6 +38,10 @@ class Faulty(AbstractScheme):
     def n_steps(self):
         return self.inner.n_steps
 
+    @property
+    def continuous(self):
+        return self.inner.continuous
+
     def _turn(self, y, sign):
         c, s = jnp.cos(self.angle), sign * jnp.sin(self.angle)
         first, second = y[..., 0], y[..., 1]
@@ -48,7 +52,8 @@ class Faulty(AbstractScheme):
         found = self.inner.push(potential, x)
         y = self._turn(found.points, 1.0)
         transport = 0.5 * jnp.sum((y - x) ** 2, axis=1)
-        return Push(y, self.factor * found.log_det, transport, found.hjb, found.valid)
+        costs = (transport, jnp.zeros_like(transport), found.valid, found.hjb)
+        return Push(y, self.factor * found.log_det, *costs)
 
     def pull(self, potential, y):
         return self.inner.pull(potential, self._turn(y, -1.0))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from otflow.certificates.geometry import (
-    bending,
     bending_directions,
     jacobian_facts,
     jacobians,
@@ -55,11 +54,11 @@ def test_monotonicity_of_linear_maps():
     assert monotonicity_violations(X, X * 0) == 0  # rounding is no violation
 
 
-def test_bending_is_the_integral_along_the_path():
+def test_straightness_is_the_integral_along_the_path():
     """Swerve of size a: int |v - (T(x)-x)|^2 dt = a^2 / 2, and by differences of a fine path."""
     flow = curved_flow(0.7, 64)
     pushed = push_rows(flow, X)
-    got = bending(pushed.transport, pushed.half_squared)
+    got = pushed.straightness
     np.testing.assert_allclose(got, 0.7**2 / 2, rtol=1e-3)
     path = np.asarray(flow.trajectories(X))
     v = np.diff(path, axis=0) * 64

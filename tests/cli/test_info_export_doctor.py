@@ -50,7 +50,7 @@ def test_info(model, monkeypatch):
     assert found["bytes"] == model.stat().st_size
     assert found["settings"]["width"] == 8
     assert found["status"] == "max_iter"
-    assert found["validation"] == {"transport": 0.0, "nll": 0.0, "hjb": 0.0}
+    assert found["validation"] == {"transport": 0.0, "nll": 0.0, "straightness": 0.0}
     assert found["versions"]["jax"] == jax.__version__
     assert found["parts"].startswith("Flow SumPotential GaussianBase ResNetPotential")
     # base: mean 2, basis 4, stretch 2, shift 2

@@ -142,15 +142,15 @@ class TestBijection:
         np.testing.assert_allclose(np.asarray(pushed.points) / scale, y / scale, atol=1e-12)
         np.testing.assert_allclose(pushed.log_det, -np.asarray(pulled.log_det), rtol=1e-9)
 
-    def test_straightness_takes_the_place_of_hjb(self):
+    def test_straightness(self):
         """sum_k h |v_k - (T(x) - x)|^2, from the trajectory itself; 0 for one step."""
         flow = Flow(stages(wild=0.7), scheme=Conforming(3))
         path, pushed = np.asarray(flow.trajectories(X)), flow.push(X)
         velocity = 3 * np.diff(path, axis=0)
         bend = ((velocity - (path[-1] - path[0])) ** 2).sum(axis=2).mean(axis=0)
-        np.testing.assert_allclose(pushed.hjb, bend, rtol=1e-9)
+        np.testing.assert_allclose(pushed.straightness, bend, rtol=1e-9)
         one = Flow(stages(1, wild=0.7), scheme=Conforming(1)).push(X)
-        np.testing.assert_allclose(one.hjb, 0, atol=1e-9 * np.asarray(one.transport).max())
+        np.testing.assert_allclose(one.straightness, 0, atol=1e-9 * np.asarray(one.transport).max())
 
 
 class TestConditional:

@@ -89,17 +89,17 @@ class TestNumbers:
         )
         moved = ((np.asarray(pushed.points) - z) ** 2).sum(axis=1)
         share = (2 * np.asarray(pushed.transport) - moved).mean() / moved.mean()
-        assert float(rows["Bending of the paths"].split("%")[0]) == pytest.approx(
+        assert float(rows["Straightness"].split(", ")[1].split("%")[0]) == pytest.approx(
             100 * share, abs=0.02
         )
 
-    def test_bending_is_the_action_beyond_the_straight_line(self):
+    def test_straightness_is_the_action_beyond_the_straight_line(self):
         """int |v - (T(x) - x)|^2 dt from the nodes: a step of Euler's has one speed."""
         found = carry(plane(), ROWS, 0)
         paths = np.asarray(plane().flow_.trajectories(found.z[:500]), float)
         speed = np.diff(paths, axis=0) * (len(paths) - 1)
         direct = ((speed - (paths[-1] - paths[0])) ** 2).sum(axis=2).mean(axis=0)
-        np.testing.assert_allclose(found.bending[:500], direct, atol=1e-4)
+        np.testing.assert_allclose(found.straightness[:500], direct, atol=1e-4)
         assert direct.mean() > 5e-3
 
     def test_statistics_use_all_rows_and_plots_a_part(self, flat):

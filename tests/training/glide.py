@@ -12,7 +12,7 @@ class Glide(RK4):
     def push(self, potential, x):
         v = -potential.gradient(x, 0.0)[:, :-1]
         half = 0.5 * jnp.sum(v * v, axis=1)
-        return Push(x + v, jnp.zeros_like(half), half, half, half >= 0)
+        return Push(x + v, jnp.zeros_like(half), half, jnp.zeros_like(half), half >= 0, half)
 
     def refined(self):
         return type(self)(2 * self.n_steps)

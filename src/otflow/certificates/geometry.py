@@ -69,13 +69,3 @@ def monotonicity_violations(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n
     dx, dy = (v[0 : 2 * m : 2] - v[1 : 2 * m : 2] for v in (x, y))
     size = np.linalg.norm(dx, axis=1) * np.linalg.norm(dy, axis=1)
     return int(np.sum(np.sum(dx * dy, axis=1) < -1e-10 * size))
-
-
-def bending(
-    transport: Float[np.ndarray, " n"], half_squared: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """int |v - (T(x) - x)|^2 dt = 2 transport - |T(x) - x|^2 of every path, squared data units.
-
-    Because int v dt = T(x) - x. Zero for a straight line at constant speed.
-    """
-    return 2 * (transport - half_squared)

@@ -10,7 +10,6 @@ from otflow.certificates.bracket import Bracket
 from otflow.certificates.certificate import ESTIMATED, Line, proved
 from otflow.certificates.geometry import (
     JacobianFacts,
-    bending,
     monotonicity_violations,
 )
 from otflow.certificates.penalty import PenaltyGap
@@ -67,9 +66,9 @@ def mean_line(
 
 def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
     """Straightness and hjb; `exact` where the transport has no integration error."""
-    bend = bending(pushed.transport, pushed.half_squared)
+    bend = pushed.straightness
     share = _share(bend.mean(), 2 * pushed.half_squared.mean())
-    return [
+    lines = [
         mean_line(
             "straightness",
             bend,
@@ -78,16 +77,12 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
             "E int |v - (T(x)-x)|^2 dt = E[2 transport - |T(x)-x|^2]: zero for straight lines at "
             f"constant speed; {share} of E|T(x)-x|^2",
             confidence,
-        ),
-        mean_line(
-            "hjb",
-            pushed.hjb,
-            ESTIMATED,
-            SQUARED,
-            "E int |d_t Phi - 1/2 |grad Phi|^2| dt: zero at the optimum, at the scheme's own nodes",
-            confidence,
-        ),
+        )
     ]
+    if pushed.hjb is not None:
+        text = "E int |d_t Phi - 1/2 |grad Phi|^2| dt: zero at the optimum, at the scheme's nodes"
+        lines.append(mean_line("hjb", pushed.hjb, ESTIMATED, SQUARED, text, confidence))
+    return lines
 
 
 def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) -> list[Line]:

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -57,11 +58,11 @@ def draw_sample(task: Task) -> Sample:
     if missing > 0:
         drawn = push_rows(task.flow, draws(task.flow, missing, task.seed + 2, model=True))
         order = np.random.default_rng(task.seed).permutation(len(fit.x) + missing)
-        fit = Pushed(*(np.concatenate(v)[order] for v in zip(fit, drawn, strict=True)))
+        fit = jax.tree.map(lambda *parts: np.concatenate(parts), fit, drawn).take(order)
     finite = np.isfinite(fit.x).all(axis=1) & np.isfinite(fit.y).all(axis=1)
     if finite.sum() < 2:
         raise ValueError("flow: expected finite T(x); got NaN or infinity at (nearly) all rows.")
-    return Sample(Pushed(*(column[finite] for column in fit)), sample.rest, sample.all)
+    return Sample(fit.take(finite), sample.rest, sample.all)
 
 
 def inner_rows(sample: Sample) -> Pushed:

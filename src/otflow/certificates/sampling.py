@@ -28,18 +28,23 @@ class Pushed(NamedTuple):
     y: Float[np.ndarray, "n d"]
     log_det: Float[np.ndarray, " n"]
     transport: Float[np.ndarray, " n"]
-    hjb: Float[np.ndarray, " n"]
+    straightness: Float[np.ndarray, " n"]
     valid: Bool[np.ndarray, " n"]
     nll: Float[np.ndarray, " n"]
+    hjb: Float[np.ndarray, " n"] | None
 
     @property
     def half_squared(self) -> Float[np.ndarray, " n"]:
         """1/2 |T(x) - x|^2."""
         return 0.5 * np.sum((self.y - self.x) ** 2, axis=1)
 
+    def take(self, rows: slice | np.ndarray) -> "Pushed":
+        """Some of the rows."""
+        return jax.tree.map(lambda column: column[rows], self)
+
     def head(self, n: int) -> "Pushed":
         """The first n rows."""
-        return Pushed(*(column[:n] for column in self))
+        return self.take(slice(n))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,8 +78,7 @@ def sample_rows(flow: Flow, X: Float[np.ndarray, "n d"], seed: int) -> Sample:
     order = np.random.default_rng(seed).permutation(len(X))[:_MOST_ROWS]
     pushed = push_rows(flow, X[order])
     half = len(order) // 2
-    rest = Pushed(*(column[half:] for column in pushed))
-    return Sample(pushed.head(half), rest, pushed)
+    return Sample(pushed.head(half), pushed.take(slice(half, None)), pushed)
 
 
 def push_rows(flow: Flow, x: Float[np.ndarray, "n d"], refined: bool = False) -> Pushed:
@@ -93,8 +97,9 @@ def push_rows(flow: Flow, x: Float[np.ndarray, "n d"], refined: bool = False) ->
             np.asarray(x, np.float64),
             _BATCH,
         )
-    log_det, transport, hjb, valid, nll = found[:, flow.dim :].T
-    return Pushed(x, found[:, : flow.dim], log_det, transport, hjb, valid == 1, nll)
+    log_det, transport, bend, valid, nll, *hjb = found[:, flow.dim :].T
+    costs = (log_det, transport, bend, valid == 1, nll, hjb[0] if hjb else None)
+    return Pushed(x, found[:, : flow.dim], *costs)
 
 
 @eqx.filter_jit
@@ -103,5 +108,6 @@ def _push(
 ) -> Array:
     pushed = scheme.push(potential, x)
     nll = -target.log_prob(pushed.points) - pushed.log_det
-    columns = (pushed.log_det, pushed.transport, pushed.hjb, pushed.valid.astype(x.dtype), nll)
+    columns = [pushed.log_det, pushed.transport, pushed.straightness]
+    columns += [pushed.valid.astype(x.dtype), nll, *([] if pushed.hjb is None else [pushed.hjb])]
     return jnp.column_stack([pushed.points, *columns])

@@ -31,7 +31,7 @@ def fit(
     out: Annotated[Path, typer.Option(help="Model file to write.")],
     columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
-    beta: Annotated[float, typer.Option(help="Weight of the hjb regulariser.")] = 0.0,
+    beta: Annotated[float, typer.Option(help="Weight of what is 0 on optimal paths.")] = 0.0,
     width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
     depth: Annotated[int, typer.Option(help="Residual layers.")] = 1,
     potential: Annotated[
@@ -188,18 +188,20 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(model: Any, size: tuple[int, int], out: Path) -> dict[str, Any]:
+    from otflow.objective import costs_at
+
     last = model.history_["iteration"].index(model.n_iter_)
     rows, columns = size
-    costs = {name: model.history_[f"val_{name}"][last] for name in ("transport", "nll", "hjb")}
     ended = {"iterations": model.n_iter_, "status": model.status_}
+    costs = costs_at(model.history_, last)
     return {"model": str(out), "rows": rows, "columns": columns} | ended | {"validation": costs}
 
 
 def _text(found: dict[str, Any]) -> str:
-    costs = found["validation"]
+    units = {"nll": " nats"}
+    costs = (f"{k} {v:.4f}{units.get(k, '')}" for k, v in found["validation"].items())
     return (
         f"# {found['model']}: {found['rows']} rows, {found['columns']} columns, "
         f"{found['iterations']} iterations kept ({found['status']}).\n"
-        f"# validation: transport {costs['transport']:.4f}, nll {costs['nll']:.4f} nats, "
-        f"hjb {costs['hjb']:.4f} (in the standardised space)."
+        f"# validation: {', '.join(costs)} (in the standardised space)."
     )

@@ -74,9 +74,11 @@ def _target(document: dict[str, Any], tensors: dict[str, Any]) -> str | None:
 
 def _kept(training: dict[str, Any]) -> dict[str, Any]:
     """Validation costs of the weights that were kept."""
+    from otflow.objective import costs_at
+
     try:
         history = training["history"]
         row = history["iteration"].index(training["n_iter"])
-        return {name: history[f"val_{name}"][row] for name in ("transport", "nll", "hjb")}
+        return costs_at(history, row)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         return {}

@@ -7,6 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from otflow.potentials.packed import dense
+
 Points = Float[Array, "n d"]
 Times = Float[Array, ""] | Float[Array, " n"] | float
 
@@ -25,17 +27,21 @@ class GradientHessian(eqx.Module):
     hessian: Float[Array, "n d d"]
 
 
+class EulerStep(eqx.Module):
+    """Where a step takes n points, and its symmetric Jacobian there, packed (`packed`)."""
+
+    points: Float[Array, "n d"]
+    jacobian: Float[Array, "t n"]
+
+
 class AbstractPotential(eqx.Module):
     """A potential Phi: R^d x [0, 1] -> R, evaluated at n points at once (SPEC 1 and 2).
 
     Every method takes x of shape (n, d) and t, a scalar or of shape (n,). The last column of a
-    gradient is d Phi / dt. `trainable` says whether an optimiser may move the arrays inside;
-    `bijective` whether every Euler step of the conforming scheme is a diffeomorphism of R^d,
-    whatever the parameters.
+    gradient is d Phi / dt. `trainable` says whether an optimiser may move the arrays inside.
     """
 
     trainable: ClassVar[bool] = True
-    bijective: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -46,6 +52,11 @@ class AbstractPotential(eqx.Module):
     def n_steps(self) -> int | None:
         """K where the potential is defined at the times 0, 1/K, ..., (K-1)/K only; None: at all."""
         return None
+
+    @property
+    def bijective(self) -> bool:
+        """Whether it is K Euler steps, each a diffeomorphism whatever the parameters."""
+        return self.n_steps is not None
 
     @property
     def floats_per_point(self) -> int:
@@ -101,6 +112,44 @@ class AbstractPotential(eqx.Module):
         if not isinstance(other, AbstractPotential):
             return NotImplemented
         return SumPotential((self, other))
+
+
+class AbstractStages(AbstractPotential):
+    """A potential of K Euler steps, each a diffeomorphism of R^d whatever the parameters.
+
+    There is no Phi but at the K times, scalars; the last column of a gradient is 0.
+    """
+
+    @property
+    @abc.abstractmethod
+    def n_steps(self) -> int:
+        """K."""
+
+    @abc.abstractmethod
+    def image(self, x: Points, t: Times) -> Float[Array, "n d"]:
+        """Where the step at time t takes n points."""
+
+    @abc.abstractmethod
+    def step(self, x: Points, t: Times) -> EulerStep:
+        """The image, and the step's Jacobian."""
+
+    def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
+        """(grad_x Phi, 0)."""
+        return self._with_rate(x - self.image(x, t))
+
+    def gradient_and_laplacian(self, x: Points, t: Times) -> GradientLaplacian:
+        """Gradient (n, d+1) and Laplacian (n,)."""
+        found = self.gradient_and_hessian(x, t)
+        return GradientLaplacian(found.gradient, jnp.trace(found.hessian, axis1=1, axis2=2))
+
+    def gradient_and_hessian(self, x: Points, t: Times) -> GradientHessian:
+        """Gradient (n, d+1) and Hessian (n, d, d)."""
+        found = self.step(x, t)
+        hessian = self.n_steps * (jnp.eye(self.dim, dtype=x.dtype) - dense(found.jacobian))
+        return GradientHessian(self._with_rate(x - found.points), hessian)
+
+    def _with_rate(self, moved: Float[Array, "n d"]) -> Float[Array, "n d+1"]:
+        return self.n_steps * jnp.pad(moved, ((0, 0), (0, 1)))
 
 
 _CACHED = 2**16  # numbers in the largest intermediate array of a chunk

@@ -210,7 +210,6 @@ class ConditionalStages(AbstractConditional):
     S: Float[Array, "K d k"]
     B: Float[Array, "K m k"]
     E: Float[Array, "K G R k"]
-    bijective: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         stage, k = self.stages.stage, self.S.shape[-1]

@@ -11,7 +11,6 @@ As a potential, Phi(x, k h) = (|x|^2 / 2 - u_k(x)) / h with h = 1/K.
 """
 
 import math
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,28 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.potentials.base import (
-    AbstractPotential,
-    GradientHessian,
-    GradientLaplacian,
-    Points,
-    Times,
-    check_points,
-)
+from otflow.potentials.base import AbstractStages, EulerStep, Points, Times, check_points
 from otflow.potentials.gaussian import GaussianBase
+from otflow.potentials.packed import pack, packed_size, squares
 
 FLOOR = 0.05  # F_k, as a share of the Jacobian of the Gaussian base's step
 GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
 _RIDGE_NORM, _RIDGE_RANGE, _TERM_NORM = 1.5, 4.5, 2.0
 _SHARPNESS = 4.0  # of the softplus that keeps heights positive
 _SILENT = -2.0  # raw height at the start: 8e-5
-
-
-class StepJacobian(eqx.Module):
-    """Where an Euler step takes n points, and its Jacobian there."""
-
-    points: Float[Array, "n d"]
-    jacobian: Float[Array, "n d d"]
 
 
 class ConvexStage(eqx.Module):
@@ -63,47 +49,47 @@ class ConvexStage(eqx.Module):
         ridges, terms = self._arguments(x)
         log_cosh = jnp.abs(ridges) + jnp.log1p(jnp.exp(-2 * jnp.abs(ridges))) - math.log(2)
         total = 0.5 * jnp.sum(x * (x @ self._matrix(floor)), axis=1) + jnp.sum(x * self.slope, 1)
-        total = total + log_cosh @ height(self.ridge_heights)
-        return total + jax.nn.logsumexp(terms, axis=2) @ height(self.group_heights)
+        total = total + height(self.ridge_heights) @ log_cosh
+        return total + height(self.group_heights) @ jax.nn.logsumexp(terms, axis=1)
 
     def image(self, x: Points, floor: Float[Array, "d d"]) -> Float[Array, "n d"]:
         """grad u_k(x)."""
-        slopes, _, _ = self._weights(x)
-        return x @ self._matrix(floor) + self.slope + slopes @ self._directions()
+        ridges, terms = self._arguments(x)
+        return self._image(x, floor, jnp.tanh(ridges), self._means(jax.nn.softmax(terms, axis=1)))
 
-    def image_and_jacobian(self, x: Points, floor: Float[Array, "d d"]) -> StepJacobian:
+    def step(self, x: Points, floor: Float[Array, "d d"]) -> EulerStep:
         """grad u_k and its Jacobian, >= F_k, at n points: two products with the directions."""
-        n, d = x.shape
-        matrix, directions = self._matrix(floor), self._directions()
-        slopes, curvatures, shares = self._weights(x)
-        outer = (directions[:, :, None] * directions[:, None, :]).reshape(-1, d * d)
-        means = jnp.einsum("ngr,grd->ngd", shares, self.terms)
-        scaled = height(self.group_heights)[:, None] * means
-        jacobian = matrix + (curvatures @ outer).reshape(n, d, d)
-        jacobian = jacobian - jnp.einsum("ngd,nge->nde", scaled, means)
-        return StepJacobian(x @ matrix + self.slope + slopes @ directions, jacobian)
+        ridges, terms = self._arguments(x)
+        tanh, shares = jnp.tanh(ridges), jax.nn.softmax(terms, axis=1)
+        means, e = self._means(shares), height(self.group_heights)[:, None, None]
+        curved = (height(self.ridge_heights) * squares(self.ridges.T)) @ (1 - tanh**2)
+        spread = (e * squares(jnp.swapaxes(self.terms, 1, 2))) @ shares - e * squares(means)
+        jacobian = curved + jnp.sum(spread, axis=0) + pack(self._matrix(floor)[None])
+        return EulerStep(self._image(x, floor, tanh, means), jacobian)
 
     def _matrix(self, floor: Float[Array, "d d"]) -> Float[Array, "d d"]:
         return self.quadratic @ self.quadratic.T + floor
 
-    def _directions(self) -> Float[Array, "q d"]:
-        return jnp.concatenate([self.ridges, self.terms.reshape(-1, self.terms.shape[-1])])
+    def _arguments(self, x: Points) -> tuple[Float[Array, "m n"], Float[Array, "G R n"]]:
+        """What ridges and terms are taken of; points in columns, as in all below."""
+        ridges = self.ridges @ x.T + _last(self.ridge_biases, 1)
+        return ridges, self.terms @ x.T + _last(self.term_biases, 2)
 
-    def _arguments(self, x: Points) -> tuple[Float[Array, "n m"], Float[Array, "n G R"]]:
-        groups, size, dim = self.terms.shape
-        terms = (x @ self.terms.reshape(-1, dim).T).reshape(-1, groups, size)
-        return x @ self.ridges.T + self.ridge_biases, terms + self.term_biases
+    def _means(self, shares: Float[Array, "G R n"]) -> Float[Array, "G d n"]:
+        """The mean direction of each group's terms."""
+        return jnp.swapaxes(self.terms, 1, 2) @ shares
 
-    def _weights(
-        self, x: Points
-    ) -> tuple[Float[Array, "n q"], Float[Array, "n q"], Float[Array, "n G R"]]:
-        """Of every direction in gradient and Hessian, and the terms' shares in their groups."""
-        ridges, terms = self._arguments(x)
-        tanh, shares = jnp.tanh(ridges), jax.nn.softmax(terms, axis=2)
-        c, e = height(self.ridge_heights), height(self.group_heights)
-        flat = (e[:, None] * shares).reshape(x.shape[0], -1)
-        slopes = jnp.concatenate([c * tanh, flat], axis=1)
-        return slopes, jnp.concatenate([c * (1 - tanh**2), flat], axis=1), shares
+    def _image(
+        self, x: Points, floor: Array, tanh: Float[Array, "m n"], means: Float[Array, "G d n"]
+    ) -> Float[Array, "n d"]:
+        pulled = (height(self.ridge_heights)[:, None] * self.ridges).T @ tanh
+        pulled = pulled + jnp.sum(height(self.group_heights)[:, None, None] * means, axis=0)
+        return x @ self._matrix(floor) + self.slope + pulled.T
+
+
+def _last(bias: Float[Array, "..."], ndim: int) -> Float[Array, "..."]:
+    """A bias of `ndim` axes, or a row of them a point, with the points' axis last."""
+    return jnp.moveaxis(bias, 0, -1) if bias.ndim > ndim else bias[..., None]
 
 
 def height(raw: Array) -> Array:
@@ -111,7 +97,7 @@ def height(raw: Array) -> Array:
     return jax.nn.softplus(_SHARPNESS * raw) / _SHARPNESS
 
 
-class ConvexStages(AbstractPotential):
+class ConvexStages(AbstractStages):
     """K convex stages; the Euler step at t = k/K is that of stage k, and only those K times exist.
 
     `base` decides the floors F_k = floor (I - h Hess Phi_G(., k h)) and is never trained.
@@ -120,8 +106,6 @@ class ConvexStages(AbstractPotential):
     base: GaussianBase
     stage: ConvexStage  # K of them
     floor: float = eqx.field(static=True, default=FLOOR)
-
-    bijective: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         _check_floor(self.floor)
@@ -202,9 +186,9 @@ class ConvexStages(AbstractPotential):
 
     @property
     def floats_per_point(self) -> int:
-        """The Jacobian's d^2, or the ridges and terms."""
+        """The Jacobian's upper triangle, or the ridges and terms."""
         _, G, R, d = self.stage.terms.shape
-        return max(d * d, self.stage.ridges.shape[1] + G * R)
+        return max(packed_size(d), self.stage.ridges.shape[1] + G * R)
 
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t) = (|x|^2 / 2 - u_k(x)) K with k the stage of t, a scalar."""
@@ -212,27 +196,15 @@ class ConvexStages(AbstractPotential):
         stage, floor = self._at(t)
         return self.n_steps * (0.5 * jnp.sum(x * x, axis=1) - stage.value(x, floor))
 
-    def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
-        """(grad_x Phi, 0): between the K times there is no Phi to differentiate."""
-        x = check_points(x, self.dim)
+    def image(self, x: Points, t: Times) -> Float[Array, "n d"]:
+        """T_k(x)."""
         stage, floor = self._at(t)
-        return self._with_rate(x - stage.image(x, floor))
+        return stage.image(check_points(x, self.dim), floor)
 
-    def gradient_and_laplacian(self, x: Points, t: Times) -> GradientLaplacian:
-        """Gradient (n, d+1) and Laplacian (n,)."""
-        found = self.gradient_and_hessian(x, t)
-        return GradientLaplacian(found.gradient, jnp.trace(found.hessian, axis1=1, axis2=2))
-
-    def gradient_and_hessian(self, x: Points, t: Times) -> GradientHessian:
-        """Gradient (n, d+1) and Hessian (n, d, d)."""
-        x = check_points(x, self.dim)
+    def step(self, x: Points, t: Times) -> EulerStep:
+        """T_k(x) and its Jacobian."""
         stage, floor = self._at(t)
-        found = stage.image_and_jacobian(x, floor)
-        hessian = self.n_steps * (jnp.eye(self.dim, dtype=x.dtype) - found.jacobian)
-        return GradientHessian(self._with_rate(x - found.points), hessian)
-
-    def _with_rate(self, moved: Float[Array, "n d"]) -> Float[Array, "n d+1"]:
-        return self.n_steps * jnp.pad(moved, ((0, 0), (0, 1)))
+        return stage.step(check_points(x, self.dim), floor)
 
     def _at(self, t: Times) -> tuple[ConvexStage, Float[Array, "d d"]]:
         """The stage of a time k/K; the last one from (K-1)/K on."""

@@ -25,7 +25,7 @@ class Carried:
         z: in the space of the flow.
         y: T(z).
         log_prob: nats, own units; -inf where the flow is not invertible.
-        transport, hjb: costs of every row, in the space of the flow.
+        transport, straightness: costs of every row, in the space of the flow.
         valid: whether the flow is invertible there.
         drawn: numbers of the rows that are shown, at most `DRAWN`, chosen with the seed.
         samples: draws from the model, own units; the rows themselves where none were given.
@@ -38,16 +38,11 @@ class Carried:
     y: Float[np.ndarray, "n d"]
     log_prob: Float[np.ndarray, " n"]
     transport: Float[np.ndarray, " n"]
-    hjb: Float[np.ndarray, " n"]
+    straightness: Float[np.ndarray, " n"]
     valid: Bool[np.ndarray, " n"]
     drawn: Int[np.ndarray, " k"]
     samples: Float[np.ndarray, "m d"]
     seed: int
-
-    @property
-    def bending(self) -> Float[np.ndarray, " n"]:
-        """int |v - (T(x) - x)|^2 dt of every row: 0 on a straight path at constant speed."""
-        return 2 * self.transport - self.displacement
 
     @property
     def displacement(self) -> Float[np.ndarray, " n"]:
@@ -69,9 +64,9 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
         pushed = model.flow_.push(rows)
         with precision(model.dtype):
             log_prob = model.flow_.target.log_prob(pushed.points) + pushed.log_det
-        return pushed.points, log_prob, pushed.transport, pushed.hjb, pushed.valid
+        return pushed.points, log_prob, pushed.transport, pushed.straightness, pushed.valid
 
-    y, log_prob, transport, hjb, valid = map_rows(push, z, _BATCH)
+    y, log_prob, transport, straightness, valid = map_rows(push, z, _BATCH)
     own = model.standardizer_.log_det + model.column_map_.log_det(x)
     chosen = np.random.default_rng([seed, 1]).permutation(len(x))[:DRAWN]
     return Carried(
@@ -81,7 +76,7 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
         np.asarray(y, np.float64),
         log_prob.astype(np.float64) + own,
         transport.astype(np.float64),
-        hjb.astype(np.float64),
+        straightness.astype(np.float64),
         valid,
         np.sort(chosen),
         samples,

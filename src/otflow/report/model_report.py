@@ -20,6 +20,12 @@ from otflow.targets import StandardNormal
 _COSTS = {
     "transport": ("Transport", "squared units", "What moving the rows costs: E int 1/2 |v|^2 dt."),
     "nll": ("Negative log-density", "nats", "How badly the density fits: lower is better."),
+    "straightness": (
+        "Straightness",
+        "squared units",
+        "0 where every row moves in a straight line at constant speed, as at the optimum; part of "
+        "the objective only where beta > 0.",
+    ),
     "hjb": (
         "HJB residual",
         "squared units",
@@ -116,7 +122,7 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
     network = f"width {model.width}, depth {model.depth}, base {model.base or 'none'}"
     rows = [
         ("Columns", _listed(model.columns_)),
-        ("Minimised", f"transport + {model.alpha:g} nll + {model.beta:g} hjb"),
+        ("Minimised", f"transport + {model.alpha:g} nll + {model.beta:g} {_regulariser(model)}"),
         ("Target", target),
         ("Scheme", steps),
         ("Potential", f"{network}; {trainable_parameters(model.flow_.potential):,} parameters"),
@@ -143,6 +149,10 @@ _STATUS = {
 }
 
 
+def _regulariser(model: Any) -> str:
+    return "hjb" if model.flow_.scheme.continuous else "straightness"
+
+
 def _optimiser(model: Any) -> str:
     text = (
         f"batches of {model.batch_size:,}, peak learning rate {model.learning_rate:g}, at most "
@@ -159,7 +169,7 @@ def _listed(names: tuple[str, ...], most: int = 12) -> str:
 
 
 def _loss_section(model: Any) -> Section:
-    """Transport, nll and hjb over the iterations, training and validation apart."""
+    """The costs over the iterations, training and validation apart."""
     history = {k: np.asarray(v, np.float64) for k, v in model.history_.items()}
     phases = [("", history)]
     natural = getattr(model, "natural_history_", None)
@@ -169,6 +179,8 @@ def _loss_section(model: Any) -> Section:
     panels = []
     for cost, (title, unit, meaning) in _COSTS.items():
         for phase, values in phases:
+            if f"val_{cost}" not in values:
+                continue
             key = f"loss-{cost}" + ("-natural" if phase else "")
             panels.append(_loss_panel(key, f"{title}{phase}", cost, unit, meaning, values, model))
     text = (
@@ -205,13 +217,16 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     nll = -rows.log_prob[rows.valid]
     error = 1.96 * nll.std(ddof=1) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
     moved = rows.displacement.mean()
-    share = rows.bending.mean() / moved if moved > 0 else 0.0
+    share = rows.straightness.mean() / moved if moved > 0 else 0.0
     facts = [
         ("Rows", f"{n:,}" + ("" if rows.given else " draws from the flow")),
         ("nll", f"{number(nll.mean()) if len(nll) else 'unknown'} ± {number(error)} nats (95 %)"),
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
-        ("HJB residual", f"{number(rows.hjb.mean())} squared units"),
-        ("Bending of the paths", f"{share:.2%} of E|T(x)-x|^2; 0 on straight paths"),
+        (
+            "Straightness",
+            f"{number(rows.straightness.mean())} squared units, {share:.2%} of E|T(x)-x|^2; 0 on "
+            "straight paths",
+        ),
         (
             "Not invertible at",
             f"{invalid:,} of {n:,} rows" + (" (left out of nll)" * bool(invalid)),

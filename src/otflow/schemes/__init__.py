@@ -1,7 +1,7 @@
 """Schemes: how time is discretised, with log-determinants and costs."""
 
-from otflow.schemes.base import AbstractScheme, Push
+from otflow.schemes.base import AbstractScheme, Push, straightness
 from otflow.schemes.conforming import Conforming
 from otflow.schemes.rk4 import RK4
 
-__all__ = ["RK4", "AbstractScheme", "Conforming", "Push"]
+__all__ = ["RK4", "AbstractScheme", "Conforming", "Push", "straightness"]

@@ -3,6 +3,7 @@
 import abc
 import numbers
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -16,24 +17,40 @@ class Push(eqx.Module):
     """Where n points went, and what it cost, integrated from zero in either direction of time.
 
     `log_det` is log|det| of the Jacobian of the map that was applied (nats); `transport` is
-    int 1/2 |v|^2 dt (squared data units); `hjb` is int |d_t Phi - 1/2 |grad Phi|^2| dt, or, where
-    Phi has no time derivative (convex stages), int |v - (T(x) - x)|^2 dt: both are 0 where
-    trajectories are optimal. All run over |dt|, so they are nonnegative on the way back too.
-    `valid` is False where the map is not invertible or an inverse did not converge: there log_det
-    is -inf, or the point is the best that was found.
+    int 1/2 |v|^2 dt (squared data units). `valid` is False where the map is not invertible or an
+    inverse did not converge: there log_det is -inf, or the point is the best that was found.
+
+    Two costs are 0 where trajectories are optimal, both in squared data units: `straightness`,
+    int |v - (T(x) - x)|^2 dt = 2 transport - |T(x) - x|^2, and, of a scheme that follows Phi in
+    continuous time, `hjb`, int |d_t Phi - 1/2 |grad Phi|^2| dt. All run over |dt|, so they are
+    nonnegative on the way back too.
     """
 
     points: Float[Array, "n d"]
     log_det: Float[Array, " n"]
     transport: Float[Array, " n"]
-    hjb: Float[Array, " n"]
+    straightness: Float[Array, " n"]
     valid: Bool[Array, " n"]
+    hjb: Float[Array, " n"] | None = None
+
+    def inverted(self, x: Float[Array, "n d"], valid: Bool[Array, " n"]) -> "Push":
+        """This push of x, seen from its end: the way back to x, where `valid` says it was found."""
+        costs = (self.transport, self.straightness, valid & self.valid, self.hjb)
+        return Push(x, -self.log_det, *costs)
+
+
+def straightness(
+    x: Float[Array, "n d"], points: Float[Array, "n d"], transport: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """2 transport - |T(x) - x|^2 >= 0 (SPEC 2.2): how far trajectories are from straight lines."""
+    return jnp.maximum(2 * transport - jnp.sum((points - x) ** 2, axis=1), 0.0)
 
 
 class AbstractScheme(eqx.Module):
     """A time discretisation of dx/dt = -grad_x Phi on [0, 1] (SPEC 3)."""
 
     n_steps: eqx.AbstractVar[int]
+    continuous: ClassVar[bool] = False  # it follows Phi between its steps: a push has an hjb
 
     def takes(self, potential: AbstractPotential) -> bool:
         """Whether the potential is defined wherever the scheme looks at it."""

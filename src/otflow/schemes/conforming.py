@@ -5,18 +5,15 @@ J(theta) >= J*_alpha wherever every step is invertible. One step is Brenier's ma
 T = x - grad Phi(x, 0).
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
-from otflow.schemes.log_det import barrier_log_det, log_det, shortfall, solve_definite
-
-_MOST_NEWTON = 60
+from otflow.potentials.base import AbstractPotential, AbstractStages
+from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised, straightness
+from otflow.schemes.log_det import barrier_log_det, log_det, packed_log_det, shortfall
+from otflow.schemes.newton import invert_stage, invert_step
 
 
 class Conforming(AbstractScheme):
@@ -64,38 +61,58 @@ class Conforming(AbstractScheme):
             raise ValueError(
                 f"n_steps: expected {potential.n_steps}, the potential's; got {self.n_steps}."
             )
-        h = 1 / self.n_steps
-        determinant = barrier_log_det if self.barrier and not potential.bijective else log_det
-        eye = jnp.eye(x.shape[1], dtype=x.dtype)
 
         def step(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
             x, totals = carry
-            found = potential.gradient_and_hessian(x, k * h)
-            gradient, rate = found.gradient[:, :-1], found.gradient[:, -1]
-            half_speed = 0.5 * jnp.sum(gradient**2, axis=1)
-            change = determinant(eye - h * found.hessian)
-            costs = jnp.stack([change, h * half_speed, h * jnp.abs(rate - half_speed)], axis=1)
-            return (x - h * gradient, totals + costs), None
+            end, change = self._advance(potential, x, k / self.n_steps)
+            half_speed = 0.5 * self.n_steps * jnp.sum((end - x) ** 2, axis=1)
+            return (end, totals + jnp.stack([change, half_speed], axis=1)), None
 
-        start = (x, jnp.zeros((x.shape[0], 3), x.dtype))
+        start = (x, jnp.zeros((x.shape[0], 2), x.dtype))
         if self.n_steps == 1:
             (points, totals), _ = step(start, jnp.zeros((), x.dtype))
         else:
             times = jnp.arange(self.n_steps, dtype=x.dtype)
             (points, totals), _ = jax.lax.scan(rematerialised(step, self.n_steps), start, times)
-        log_det_, transport, hjb = totals.T
-        if potential.n_steps is not None:  # no time derivative: how far from straight lines
-            hjb = jnp.maximum(2 * transport - jnp.sum((points - x) ** 2, axis=1), 0.0)
-        return Push(points, log_det_, transport, hjb, jnp.isfinite(log_det_))
+        log_det_, transport = totals.T
+        bend = straightness(x, points, transport)
+        return Push(points, log_det_, transport, bend, jnp.isfinite(log_det_))
+
+    def _advance(
+        self, potential: AbstractPotential, x: Float[Array, "n d"], t: Array
+    ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+        """The end of the step at time t, and its log-determinant."""
+        if isinstance(potential, AbstractStages):
+            stepped = potential.step(x, t)
+            return stepped.points, packed_log_det(stepped.jacobian)
+        h = 1 / self.n_steps
+        determinant = barrier_log_det if self.barrier else log_det
+        found = potential.gradient_and_hessian(x, t)
+        jacobian = jnp.eye(x.shape[1], dtype=x.dtype) - h * found.hessian
+        return x - h * found.gradient[:, :-1], determinant(jacobian)
 
     def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
         """The exact inverse of push: every step solved by Newton to rounding."""
+        if isinstance(potential, AbstractStages):
+            return self._pull_stages(potential, y)
         x, valid = y, jnp.ones(y.shape[0], bool)
         for k in reversed(range(self.n_steps)):
             x, converged = invert_step(potential, x, k / self.n_steps, 1 / self.n_steps)
             valid = valid & converged
-        pushed = self.push(potential, x)
-        return Push(x, -pushed.log_det, pushed.transport, pushed.hjb, valid & pushed.valid)
+        return self.push(potential, x).inverted(x, valid)
+
+    def _pull_stages(self, potential: AbstractStages, y: Float[Array, "n d"]) -> Push:
+        """Newton leaves each stage's log-determinant behind; no push follows."""
+        end, valid = y, jnp.ones(y.shape[0], bool)
+        log_det_, transport = jnp.zeros((2, y.shape[0]), y.dtype)
+        guess = None
+        for k in reversed(range(self.n_steps)):
+            found = invert_stage(potential, end, k / self.n_steps, guess)
+            x, valid = found.points, valid & found.converged
+            log_det_ = log_det_ - found.log_det
+            transport = transport + 0.5 * self.n_steps * jnp.sum((end - x) ** 2, axis=1)
+            guess, end = 2 * x - end, x  # where a straight line came from
+        return Push(x, log_det_, transport, straightness(x, y, transport), valid)
 
     def trajectories(
         self, potential: AbstractPotential, x: Float[Array, "n d"]
@@ -106,64 +123,3 @@ class Conforming(AbstractScheme):
             gradient = potential.gradient(path[-1], k / self.n_steps)[:, :-1]
             path.append(path[-1] - gradient / self.n_steps)
         return jnp.stack(path)
-
-
-class _Newton(NamedTuple):
-    x: Float[Array, "n d"]
-    residual: Float[Array, "n d"]
-    matrix: Float[Array, "n d d"]
-    damping: Float[Array, " n"]
-    done: Bool[Array, " n"]
-    iteration: Int[Array, ""]
-
-
-def invert_step(
-    potential: AbstractPotential, y: Float[Array, "n d"], t: float, h: float
-) -> tuple[Float[Array, "n d"], Bool[Array, " n"]]:
-    """x with x - h grad Phi(x, t) = y, by Newton with Levenberg damping, and where it converged.
-
-    The problem is the minimisation of the convex |x|^2/2 - h Phi(x, t) - <x, y>. The start is the
-    point that moves to y in a straight line with the velocity there: exact where trajectories are
-    straight. A step that does not shrink the residual is not taken; its point's damping grows.
-    """
-    eye = jnp.eye(y.shape[1], dtype=y.dtype)
-    scale = 1 + jnp.linalg.norm(y, axis=1)
-    goal = 8 * jnp.finfo(y.dtype).eps * scale
-
-    def linearise(x: Array) -> tuple[Array, Array]:
-        found = potential.gradient_and_hessian(x, t)
-        return x - h * found.gradient[:, :-1] - y, eye - h * found.hessian
-
-    def body(state: _Newton) -> _Newton:
-        damped = state.matrix + state.damping[:, None, None] * eye
-        step = solve_definite(damped, state.residual)
-        x = state.x - jnp.where(state.done[:, None], 0.0, step)
-        residual, matrix = linearise(x)
-        old, new = _norm(state.residual), _norm(residual)
-        better = (new < old) & ~state.done
-        pick = better[:, None]
-        damping = jnp.where(better, state.damping * 0.1, 4 * state.damping + 1e-3)
-        damping = jnp.where(better & (damping < 1e-4), 0.0, damping)
-        # rounding: a full Newton step from a tiny residual that no longer helps has arrived
-        arrived = (new <= goal) | (~better & (old <= 30 * goal) & (state.damping == 0))
-        return _Newton(
-            jnp.where(pick, x, state.x),
-            jnp.where(pick, residual, state.residual),
-            jnp.where(pick[:, None], matrix, state.matrix),
-            damping,
-            state.done | arrived,
-            state.iteration + 1,
-        )
-
-    guess = y + h * potential.gradient(y, t + h)[:, :-1]
-    residual, matrix = linearise(guess)
-    n = y.shape[0]
-    start = _Newton(
-        guess, residual, matrix, jnp.zeros(n, y.dtype), _norm(residual) <= goal, jnp.zeros((), int)
-    )
-    end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
-    return end.x, _norm(end.residual) <= 100 * goal
-
-
-def _norm(r: Float[Array, "n d"]) -> Float[Array, " n"]:
-    return jnp.linalg.norm(r, axis=1)

@@ -1,6 +1,6 @@
 """RK4 with Hutchinson's estimate of the trace: for training only, where d is large."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ class HutchinsonRK4(AbstractScheme):
     The nll of a point has an error of mean 0, so the gradient of the objective is unbiased; its
     variance falls like 1 / n_probes. Never for scoring: use `RK4`.
     """
+
+    continuous: ClassVar[bool] = True
 
     n_steps: int = eqx.field(static=True)
     n_probes: int = eqx.field(static=True)

@@ -2,8 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from otflow.potentials.packed import dense, pack, packed_dim, sweep, unpack
+
+SWEPT = 16  # columns up to which sweeps over all points beat a call of LAPACK a point (measured)
 BARRIER = 1e-3  # eigenvalue below which the barrier replaces the logarithm
 MARGIN = 0.01  # eigenvalue that training asks for between and around the data
 
@@ -18,7 +22,7 @@ def log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
 
 
 def _exact(M: Array) -> tuple[Array, Array]:
-    found, inverse = _factorise(M)
+    found, inverse = factorise(M)
     definite = ~jnp.isnan(found)
     finite = jnp.isfinite(M).all((1, 2))
     value = jnp.where(definite | ~finite, found, -jnp.inf)
@@ -45,10 +49,29 @@ def shortfall(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     return _shortfall(M)[0]
 
 
+@jax.custom_vjp
+def packed_log_det(packed: Float[Array, "t n"]) -> Float[Array, " n"]:
+    """log det of packed positive definite matrices; its gradient is their inverse."""
+    return _packed(packed)[0]
+
+
+def _packed(packed: Array) -> tuple[Array, Array]:
+    dim = packed_dim(packed.shape[0])
+    if dim <= SWEPT:
+        found, inverse = sweep(unpack(packed))
+        rows, columns = np.triu_indices(dim)
+        slope = inverse[rows, columns]
+    else:
+        found, inverse = factorise(dense(packed))
+        slope = pack(inverse)
+    twice = 2 - np.eye(dim)[np.triu_indices(dim)]  # both triangles
+    return found, slope * twice[:, None].astype(packed.dtype)
+
+
 def _shortfall(M: Array) -> tuple[Array, Array]:
     shifted = M - MARGIN * jnp.eye(M.shape[-1], dtype=M.dtype)
     nothing = (jnp.zeros(M.shape[0], M.dtype), jnp.zeros_like(M))
-    fails = jnp.isnan(_factorise(shifted)[0]).any()
+    fails = jnp.isnan(factorise(shifted)[0]).any()
     return jax.lax.cond(fails, _squares, lambda _: nothing, M)
 
 
@@ -60,7 +83,7 @@ def _squares(M: Array) -> tuple[Array, Array]:
 
 
 def _barrier(M: Array) -> tuple[Array, Array]:
-    found, inverse = _factorise(M)
+    found, inverse = factorise(M)
     # 1 / |M^-1| bounds the smallest eigenvalue from below, so no low one is missed
     low = jnp.isnan(found) | (jnp.sum(inverse**2, axis=(1, 2)) > BARRIER**-2)
     return jax.lax.cond(low.any(), _extended, lambda _: (found, inverse), M)
@@ -73,9 +96,10 @@ def _pull_back(slope: Array, cotangent: Array) -> tuple[Array]:
 log_det.defvjp(_exact, _pull_back)
 barrier_log_det.defvjp(_barrier, _pull_back)
 shortfall.defvjp(_shortfall, _pull_back)
+packed_log_det.defvjp(_packed, lambda slope, cotangent: (cotangent * slope,))
 
 
-def _factorise(M: Array) -> tuple[Array, Array]:
+def factorise(M: Array) -> tuple[Array, Array]:
     """(log det, inverse) of each matrix; NaN log det where it is not positive definite."""
     d = M.shape[-1]
     if d == 1:
@@ -86,6 +110,9 @@ def _factorise(M: Array) -> tuple[Array, Array]:
         definite = (M[:, 0, 0] > 0) & (det > 0)
         inverse = adjugate.reshape(-1, 2, 2) / det[:, None, None]
         return jnp.log(jnp.where(definite, det, jnp.nan)), inverse
+    if d <= SWEPT:
+        found, inverse = sweep(jnp.moveaxis(M, 0, -1))
+        return found, jnp.moveaxis(inverse, -1, 0)
     L = jnp.linalg.cholesky(M)
     identity = jnp.broadcast_to(jnp.eye(d, dtype=M.dtype), M.shape)
     half = jax.scipy.linalg.solve_triangular(L, identity, lower=True)
@@ -95,8 +122,8 @@ def _factorise(M: Array) -> tuple[Array, Array]:
 
 def solve_definite(M: Float[Array, "n d d"], b: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """M^-1 b for each matrix; NaN or a wrong direction where it is not positive definite."""
-    if M.shape[-1] <= 2:
-        return jnp.einsum("nij,nj->ni", _factorise(M)[1], b)
+    if M.shape[-1] <= SWEPT:
+        return jnp.einsum("nij,nj->ni", factorise(M)[1], b)
     L = jnp.linalg.cholesky(M)
     half = jax.scipy.linalg.solve_triangular(L, b[..., None], lower=True)
     return jax.scipy.linalg.solve_triangular(L, half, lower=True, trans=1)[..., 0]

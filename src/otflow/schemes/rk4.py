@@ -1,7 +1,7 @@
 """The published scheme: classical RK4 on (x, log-det, transport, hjb) (SPEC 3)."""
 
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
+from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised, straightness
 
 _MOST_CORRECTIONS = 8
 
@@ -25,6 +25,8 @@ class RK4(AbstractScheme):
     The end of a step is the start of the next: two Laplacians a step instead of four, and
     measured (docs/benchmarks.md) on average a smaller error at equal n_steps.
     """
+
+    continuous: ClassVar[bool] = True
 
     n_steps: int = eqx.field(static=True, default=8)
     trace: Literal["simpson", "stages"] = eqx.field(static=True, default="simpson")
@@ -45,9 +47,10 @@ class RK4(AbstractScheme):
         body = _simpson_step if self.trace == "simpson" else _stages_step
         step = rematerialised(functools.partial(body, potential, h), self.n_steps)
         start = (x, *_evaluate(potential, x, 0.0), totals)
-        (x, _, _, totals), _ = jax.lax.scan(step, start, jnp.arange(self.n_steps, dtype=x.dtype))
-        valid = jnp.isfinite(totals[:, 0])
-        return Push(x, totals[:, 0], totals[:, 1], totals[:, 2], valid)
+        (y, _, _, totals), _ = jax.lax.scan(step, start, jnp.arange(self.n_steps, dtype=x.dtype))
+        log_det, transport, hjb = totals.T
+        bend = straightness(x, y, transport)
+        return Push(y, log_det, transport, bend, jnp.isfinite(log_det), hjb)
 
     def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
         """The inverse of push to rounding: RK4 backwards, then corrected by its own defect.
@@ -56,9 +59,7 @@ class RK4(AbstractScheme):
         `valid`.
         """
         x, converged = self._invert(potential, y)
-        pushed = self.push(potential, x)
-        valid = pushed.valid & converged
-        return Push(x, -pushed.log_det, pushed.transport, pushed.hjb, valid)
+        return self.push(potential, x).inverted(x, converged)
 
     def trajectories(
         self, potential: AbstractPotential, x: Float[Array, "n d"]

@@ -117,8 +117,7 @@ def make_block(
         def nothing(
             carry: tuple[Any, Any], number: Array, batch: Rows, points: Rows
         ) -> tuple[tuple[Any, Any], StepLog]:
-            zero = jnp.zeros((), batch.x.dtype)
-            return carry, StepLog(Costs(zero, zero, zero), jnp.ones((), bool))
+            return carry, StepLog(Costs.nothing(scheme, batch.x.dtype), jnp.ones((), bool))
 
         def body(carry: Any, given: tuple[Array, Rows, Rows]) -> tuple[tuple[Any, Any], StepLog]:
             return jax.lax.cond(given[0] < n_steps, step, nothing, carry, *given)

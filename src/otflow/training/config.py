@@ -11,7 +11,8 @@ class TrainingConfig:
 
     Attributes:
         alpha: weight of the nll, > 0.
-        beta: weight of the hjb regulariser, >= 0.
+        beta: weight, >= 0, of what is 0 where trajectories are optimal: the straightness in the
+            conforming scheme, hjb in rk4.
         max_iter: most optimiser steps.
         batch_size: points a step; the whole data where it is larger.
         learning_rate: peak of the schedule, > 0: short warm-up, then a cosine down to 1 %.

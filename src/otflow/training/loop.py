@@ -27,7 +27,6 @@ from otflow.training.step import ValidCosts, mean_nll_error, nll_deviation, spli
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]
 History = dict[str, list[float]]
-_COSTS = ("transport", "nll", "hjb")
 _PHASE = "first-order"
 _MOST_STEPS = 128
 _ERROR_ROWS = 256  # validation rows on which the integration error is estimated
@@ -41,11 +40,11 @@ class TrainingResult:
     `history` has one entry a validation: iteration, seconds, learning_rate, the mean costs of the
     batches since the last one (train_transport, ...), the costs on the validation rows at which the
     map is invertible (val_transport, ...), the share of the others (val_invalid), objective, the
-    value of transport + alpha nll + beta hjb there, where each of the others counts 100 nats more
-    than the mean of the rest, n_steps, nll_error, the mean error of the nll from time integration
-    by step doubling (nats; 0 for a scheme without one), and trace_deviation, the standard deviation
-    of a point's nll by Hutchinson's trace (0 where the trace is exact). `scheme` is the one trained
-    with, perhaps refined on the way.
+    value of transport + alpha nll + beta regulariser there, where each of the others counts 100
+    nats more than the mean of the rest, n_steps, nll_error, the mean error of the nll from time
+    integration by step doubling (nats; 0 for a scheme without one), and trace_deviation, the
+    standard deviation of a point's nll by Hutchinson's trace (0 where the trace is exact). `scheme`
+    is the one trained with, perhaps refined on the way.
     """
 
     potential: AbstractPotential
@@ -66,7 +65,7 @@ def train(
     watch: Watch = Watch(),
     checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Minimise transport + alpha nll + beta hjb over the potential's trainable arrays.
+    """Minimise transport + alpha nll + beta regulariser over the potential's trainable arrays.
 
     Args:
         potential: where to start.
@@ -197,7 +196,8 @@ class _Run:
         self.watch = Watch()
         names = ["iteration", "seconds", "learning_rate", "n_steps", "nll_error"]
         names += ["trace_deviation", "objective", "val_invalid"]
-        names += [f"{part}_{name}" for part in ("train", "val") for name in _COSTS]
+        costs = Costs.nothing(scheme, float).named()
+        names += [f"{part}_{name}" for part in ("train", "val") for name in costs]
         self.history: History = {name: [] for name in names}
         self._start = time.perf_counter()
 
@@ -293,8 +293,8 @@ class _Run:
             "objective": objective,
             "val_invalid": invalid,
         }
-        for name in _COSTS:
-            row[f"val_{name}"] = float(getattr(self.latest, name))
+        for name, cost in self.latest.named().items():
+            row[f"val_{name}"] = float(cost)
             values = np.nan if train_costs is None else getattr(train_costs, name)
             row[f"train_{name}"] = float(np.mean(values))
         for name, value in row.items():

@@ -1,5 +1,6 @@
 """A run of natural-gradient steps with validation, best weights and a history."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +102,7 @@ class _Run:
         self.lowest, self.waited = np.inf, 0
         self.status: Status | None = None
         self.history: History = {"iteration": [], "seconds": [], "objective": [], "val_invalid": []}
-        self.history |= {f"val_{name}": [] for name in ("transport", "nll", "hjb")}
+        self.history |= {f"val_{name}": [] for name in Costs.nothing(scheme, float).named()}
         self.validated, self.watch = -1, Watch()
         self._known, self._shares = log_density, x_val.weighted(equal_shares(x_val))
         self._start = time.perf_counter()
@@ -122,11 +123,11 @@ class _Run:
                 terms = jnp.where(jnp.isposinf(terms), terms, excess(terms))
         sums: ValidCosts = jax.device_get(ValidCosts.of(found, self._shares))
         self.latest, invalid = sums.means(), float(sums.invalid)
-        judged = Costs(found.transport, terms, found.hjb)
+        judged = dataclasses.replace(found, nll=terms)
         value = jax.device_get(ValidCosts.of(judged, self._shares)).objective(config.alpha)
         row = {"iteration": iteration, "seconds": time.perf_counter() - self._start}
         row |= {"objective": value, "val_invalid": invalid}
-        row |= {f"val_{name}": float(v) for name, v in vars(self.latest).items()}
+        row |= {f"val_{name}": float(v) for name, v in self.latest.named().items()}
         for name, v in row.items():
             self.history[name].append(v)
         self.watch.report(_PHASE, row)

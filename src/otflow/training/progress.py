@@ -32,10 +32,7 @@ class TrainingProgress:
 
     def update(self, iteration: int, costs: Costs) -> None:
         """Move to an iteration and show its validation costs."""
-        text = (
-            f"transport {float(costs.transport):.3f}  nll {float(costs.nll):.3f}  "
-            f"hjb {float(costs.hjb):.3f}"
-        )
+        text = "  ".join(f"{name} {float(cost):.3f}" for name, cost in costs.named().items())
         self._bar.update(self._task, completed=iteration, costs=text)
 
     def __enter__(self) -> "TrainingProgress":

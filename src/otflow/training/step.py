@@ -102,15 +102,15 @@ def valid_costs(
     x: Float[Array, "n d"] | Rows,
     share: Float[Array, " n"] | None = None,
 ) -> ValidCosts:
-    """Transport, nll and hjb summed over the rows by share, 1/n by default, in small chunks."""
-    zero = jnp.zeros((), as_rows(x).x.dtype)
+    """The costs summed over the rows by share, 1/n by default, in small chunks."""
+    dtype = as_rows(x).x.dtype
 
     def body(total: ValidCosts, chunk: tuple[Rows, Array]) -> tuple[ValidCosts, None]:
         rows, shares = chunk
         part = costs(potential.given(rows.condition), scheme, target, rows.x)
         return jax.tree.map(jnp.add, total, ValidCosts.of(part, shares)), None
 
-    start = ValidCosts(Costs(zero, zero, zero), zero, zero)
+    start = ValidCosts(Costs.nothing(scheme, dtype), *jnp.zeros(2, dtype))
     return jax.lax.scan(body, start, in_chunks(x, chunk_size(potential), share))[0]
 
 
@@ -189,8 +189,7 @@ def batch_gradient(
         away = jax.lax.cond(violated, jax.grad(penalty), lambda *_: nothing, params, *chunk)
         return jax.tree.map(jnp.add, total, away), None
 
-    zero = jnp.zeros((), as_rows(x).x.dtype)
-    start = (Costs(zero, zero, zero), jax.tree.map(jnp.zeros_like, params))
+    start = (Costs.nothing(scheme, as_rows(x).x.dtype), jax.tree.map(jnp.zeros_like, params))
     whole = eqx.combine(params, static)
     size = chunk_size(whole)
     rows, shares = in_chunks(x, size, share)

@@ -1,0 +1,147 @@
+"""Inverses of Euler steps by damped Newton: of bijections, and of steps that may fold."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from otflow.potentials.base import AbstractPotential, AbstractStages, EulerStep
+from otflow.potentials.packed import apply, dense, packed_dim, sweep, unpack
+from otflow.schemes.log_det import SWEPT, factorise, solve_definite
+
+_MOST_NEWTON = 60
+
+
+class Inverted(eqx.Module):
+    """Points that a stage takes to given ones, its log-determinant there, where it was solved."""
+
+    points: Float[Array, "n d"]
+    log_det: Float[Array, " n"]
+    converged: Bool[Array, " n"]
+
+
+class _Descent(NamedTuple):
+    x: Float[Array, "n d"]
+    newton: Float[Array, "n d"]  # the full step from x
+    size: Float[Array, " n"]  # of the residual
+    length: Float[Array, " n"]  # of the step to try, 1 at first
+    log_det: Float[Array, " n"]
+    done: Bool[Array, " n"]
+    iteration: Int[Array, ""]
+
+
+def invert_stage(
+    potential: AbstractStages,
+    y: Float[Array, "n d"],
+    t: float,
+    guess: Float[Array, "n d"] | None = None,
+) -> Inverted:
+    """x with T_k(x) = y, k the stage of t, by Newton with a line search.
+
+    The Jacobian is positive definite with eigenvalues above a floor, so a short enough step always
+    shrinks the residual and the iteration converges from anywhere. Without a guess it starts where
+    a point comes from that goes on as y would.
+    """
+    goal = 8 * jnp.finfo(y.dtype).eps * (1 + _norm(y))
+
+    def solved(x: Array) -> tuple[Array, Array, Array]:
+        found = potential.step(x, t)
+        residual = found.points - y
+        log_det, newton = _solve(found, residual)
+        return _norm(residual), newton, log_det
+
+    def body(state: _Descent) -> _Descent:
+        x = state.x - state.length[:, None] * state.newton
+        size, newton, log_det = solved(x)
+        better = (size < state.size) & ~state.done
+        kept = better[:, None]
+        # rounding: a full step from a tiny residual that no longer helps has arrived
+        stuck = ~better & (state.length == 1) & (state.size <= 30 * goal)
+        return _Descent(
+            jnp.where(kept, x, state.x),
+            jnp.where(kept, newton, state.newton),
+            jnp.where(better, size, state.size),
+            jnp.where(better, jnp.minimum(1.0, 4 * state.length), 0.25 * state.length),
+            jnp.where(better, log_det, state.log_det),
+            state.done | stuck | (better & (size <= goal)),
+            state.iteration + 1,
+        )
+
+    x = 2 * y - potential.image(y, t) if guess is None else guess
+    size, newton, log_det = solved(x)
+    ones = jnp.ones_like(size)
+    start = _Descent(x, newton, size, ones, log_det, size <= goal, jnp.zeros((), int))
+    end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
+    return Inverted(end.x, end.log_det, end.size <= 100 * goal)
+
+
+def _solve(found: EulerStep, b: Float[Array, "n d"]) -> tuple[Array, Array]:
+    """(log det of the Jacobian, its inverse times b)."""
+    if packed_dim(found.jacobian.shape[0]) <= SWEPT:
+        log_det, inverse = sweep(unpack(found.jacobian))
+        return log_det, apply(inverse, b)
+    log_det, inverse = factorise(dense(found.jacobian))
+    return log_det, jnp.einsum("nij,nj->ni", inverse, b)
+
+
+class _Newton(NamedTuple):
+    x: Float[Array, "n d"]
+    residual: Float[Array, "n d"]
+    matrix: Float[Array, "n d d"]
+    damping: Float[Array, " n"]
+    done: Bool[Array, " n"]
+    iteration: Int[Array, ""]
+
+
+def invert_step(
+    potential: AbstractPotential, y: Float[Array, "n d"], t: float, h: float
+) -> tuple[Float[Array, "n d"], Bool[Array, " n"]]:
+    """x with x - h grad Phi(x, t) = y, by Newton with Levenberg damping, and where it converged.
+
+    The problem is the minimisation of the convex |x|^2/2 - h Phi(x, t) - <x, y>. The start is the
+    point that moves to y in a straight line with the velocity there: exact where trajectories are
+    straight. A step that does not shrink the residual is not taken; its point's damping grows.
+    """
+    eye = jnp.eye(y.shape[1], dtype=y.dtype)
+    scale = 1 + jnp.linalg.norm(y, axis=1)
+    goal = 8 * jnp.finfo(y.dtype).eps * scale
+
+    def linearise(x: Array) -> tuple[Array, Array]:
+        found = potential.gradient_and_hessian(x, t)
+        return x - h * found.gradient[:, :-1] - y, eye - h * found.hessian
+
+    def body(state: _Newton) -> _Newton:
+        damped = state.matrix + state.damping[:, None, None] * eye
+        step = solve_definite(damped, state.residual)
+        x = state.x - jnp.where(state.done[:, None], 0.0, step)
+        residual, matrix = linearise(x)
+        old, new = _norm(state.residual), _norm(residual)
+        better = (new < old) & ~state.done
+        pick = better[:, None]
+        damping = jnp.where(better, state.damping * 0.1, 4 * state.damping + 1e-3)
+        damping = jnp.where(better & (damping < 1e-4), 0.0, damping)
+        # rounding: a full Newton step from a tiny residual that no longer helps has arrived
+        arrived = (new <= goal) | (~better & (old <= 30 * goal) & (state.damping == 0))
+        return _Newton(
+            jnp.where(pick, x, state.x),
+            jnp.where(pick, residual, state.residual),
+            jnp.where(pick[:, None], matrix, state.matrix),
+            damping,
+            state.done | arrived,
+            state.iteration + 1,
+        )
+
+    guess = y + h * potential.gradient(y, t + h)[:, :-1]
+    residual, matrix = linearise(guess)
+    n = y.shape[0]
+    start = _Newton(
+        guess, residual, matrix, jnp.zeros(n, y.dtype), _norm(residual) <= goal, jnp.zeros((), int)
+    )
+    end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
+    return end.x, _norm(end.residual) <= 100 * goal
+
+
+def _norm(r: Float[Array, "n d"]) -> Float[Array, " n"]:
+    return jnp.linalg.norm(r, axis=1)
