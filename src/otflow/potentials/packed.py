@@ -31,7 +31,13 @@ def squares(v: Float[Array, "*k d n"]) -> Float[Array, "*k t n"]:
 
 def pack(M: Float[Array, "n d d"]) -> Float[Array, "t n"]:
     """The upper triangles."""
-    return M[:, *np.triu_indices(M.shape[-1])].T
+    return M.reshape(M.shape[0], -1)[:, upper(M.shape[-1])].T
+
+
+@functools.cache
+def upper(dim: int) -> Int[np.ndarray, " t"]:
+    """Where the upper triangle stands in a flat matrix."""
+    return np.flatnonzero(np.triu(np.ones((dim, dim)))).astype(np.int32)
 
 
 def unpack(packed: Float[Array, "t n"]) -> Float[Array, "d d n"]:
@@ -42,7 +48,7 @@ def unpack(packed: Float[Array, "t n"]) -> Float[Array, "d d n"]:
 @functools.cache
 def _places(dim: int) -> Int[np.ndarray, "d d"]:
     """Where each entry of a matrix stands in its packed form."""
-    found = np.zeros((dim, dim), int)
+    found = np.zeros((dim, dim), np.int32)  # of 64 bits it trips over a change of precision
     found[np.triu_indices(dim)] = np.arange(packed_size(dim))
     return np.maximum(found, found.T)
 

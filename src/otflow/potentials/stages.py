@@ -211,11 +211,11 @@ class ConvexStages(AbstractStages):
         t = jnp.asarray(t)
         if t.ndim:
             raise ValueError(f"t: expected a scalar, a stage has one time; got shape {t.shape}.")
-        k = jnp.clip(jnp.round(t * self.n_steps).astype(int), 0, self.n_steps - 1)
+        k = jnp.clip(jnp.round(t * self.n_steps).astype(jnp.int32), 0, self.n_steps - 1)
         basis, stretch = self.base.basis, self.base.stretch
         own = 1 + stretch / (self.n_steps + k * stretch)  # of I - h Hess Phi_G
         floor = self.floor * (basis * own) @ basis.T
-        return jax.tree.map(lambda array: array[k], self.stage), floor
+        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, k, 0, False), self.stage), floor
 
 
 def _check_floor(floor: float) -> None:

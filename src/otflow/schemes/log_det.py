@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.potentials.packed import dense, pack, packed_dim, sweep, unpack
+from otflow.potentials.packed import dense, pack, packed_dim, sweep, unpack, upper
 
 SWEPT = 16  # columns up to which sweeps over all points beat a call of LAPACK a point (measured)
 BARRIER = 1e-3  # eigenvalue below which the barrier replaces the logarithm
@@ -59,12 +59,11 @@ def _packed(packed: Array) -> tuple[Array, Array]:
     dim = packed_dim(packed.shape[0])
     if dim <= SWEPT:
         found, inverse = sweep(unpack(packed))
-        rows, columns = np.triu_indices(dim)
-        slope = inverse[rows, columns]
+        slope = inverse.reshape(dim * dim, -1)[upper(dim)]
     else:
         found, inverse = factorise(dense(packed))
         slope = pack(inverse)
-    twice = 2 - np.eye(dim)[np.triu_indices(dim)]  # both triangles
+    twice = 2 - np.eye(dim).ravel()[upper(dim)]  # both triangles
     return found, slope * twice[:, None].astype(packed.dtype)
 
 
