@@ -22,31 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from otflow import OTFlow, datasets
+from otflow import OTFlow
 from otflow.certificates import certify_model
 from otflow.certificates.budget import trainable_parameters
 from otflow.certificates.two_sample import mmd
 from otflow.datasets.tables import Table
 from peers.base import Setup
 from peers.registry import entries
+from tables import DATA, LOADERS
 from timing.budget import fit_within
 from timing.field import Field
 from timing.table import table
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-LOADERS = {
-    f.__name__: f
-    for f in (
-        datasets.power,
-        datasets.gas,
-        datasets.hepmass,
-        datasets.miniboone,
-        datasets.bsds300,
-        datasets.patches,
-        datasets.miniboone_mini,
-        datasets.gas_turbine,
-    )
-}
 COMMON = {"alpha": 1000.0, "depth": 0, "n_steps": 4, "batch_size": 2048, "learning_rate": 0.02}
 SETTINGS: dict[str, dict[str, Any]] = {
     "power": {"width": 512},
@@ -145,7 +132,7 @@ def main() -> None:
     )
     parser.add_argument("set", choices=LOADERS)
     parser.add_argument("--budget", type=float, default=10.0, help="minutes of training")
-    parser.add_argument("--data", default=os.environ.get("OTFLOW_DATA", DATA), help="folder")
+    parser.add_argument("--data", default=DATA, help="folder")
     parser.add_argument("--settings", default="{}", help="JSON: settings of OTFlow to change")
     parser.add_argument("--peers", action="store_true", help="also flowjax and zuko")
     parser.add_argument("--json", help="append the rows, with their curves, to this file")

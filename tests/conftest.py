@@ -14,7 +14,9 @@ import jax
 import jaxlib.version
 import pytest
 
+import otflow.fitting
 from otflow.precision import precision
+from otflow.training import plan
 from tests.models import Trained
 from tests.support import OFFICIAL, load_official
 
@@ -40,6 +42,10 @@ for name, value in SETTINGS.items():
     os.environ[name.upper()] = str(value)
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few cycles
+
+
+plan._STEPS, plan._POINTS = 100, 256  # those of users are test_plan.py's
+otflow.fitting.density_integral = lambda flow, x: None  # tests of their own: test_normalisation.py
 
 
 def pytest_collection_finish():

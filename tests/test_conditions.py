@@ -41,10 +41,10 @@ class TestConditional:
         """score_samples against least squares and SciPy; alpha = 1e6 leaves some 1e-6."""
         mean, slope = regression(X, C)
         cov = np.cov(X - C @ slope.T, rowvar=False, bias=True)
-        # the network's matrix A, a hundredth at the start, moves densities by some 1e-4
+        # ridges and terms, silent to 8e-5 at the start, move densities by some 1e-3
         expected = multivariate_normal(mean, cov).logpdf(X - C @ slope.T)
-        np.testing.assert_allclose(model.score_samples(X, C), expected, atol=2e-3)
-        assert model.score(X, condition=C) == pytest.approx(expected.mean(), abs=1e-3)
+        np.testing.assert_allclose(model.score_samples(X, C), expected, atol=1e-2)
+        assert model.score(X, condition=C) == pytest.approx(expected.mean(), abs=2e-3)
         assert model.score(X, condition=C) > model.score(X, condition=C[::-1]) + 1
 
     def test_standardised_columns_of_0_and_1_are_left(self, model):

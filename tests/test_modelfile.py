@@ -459,14 +459,15 @@ def test_older_versions_go_through_every_step(saved, monkeypatch):
     """Two made-up migrations, the second of which needs the first."""
 
     def renamed(metadata, tensors):
-        return {**metadata, "columns": metadata["names"]}, tensors
+        return {**metadata, "columns": metadata["names"]}, {k: 2 * v for k, v in tensors.items()}
 
     def added(metadata, tensors):
-        return {**metadata, "names": ["p", "q"]}, {k: 2 * v for k, v in tensors.items()}
+        return {**metadata, "names": ["p", "q"]}, tensors
 
     before = load_model(saved).standardizer
-    monkeypatch.setattr(migrations, "FORMAT_VERSION", 3)
-    monkeypatch.setattr(migrations, "MIGRATIONS", {1: added, 2: renamed})
+    monkeypatch.setattr(migrations, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    steps = {FORMAT_VERSION: added, FORMAT_VERSION + 1: renamed}
+    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
     found = load_model(saved)
     assert found.columns == ("p", "q")
     assert np.array_equal(found.standardizer.mean, 2 * before.mean)

@@ -29,8 +29,9 @@ TINY = {
     "width": 2,
     "depth": 0,
     "n_steps": 1,
-    "max_iter": 2,
-    "batch_size": 8,
+    "max_iter": 10,
+    "batch_size": 64,
+    "learning_rate": 0.01,
     "random_state": 0,
     "verbose": False,
 }

@@ -22,7 +22,6 @@ from otflow.targets import AbstractTarget, StandardNormal
 SCHEMES = {"conforming": Conforming, "rk4": RK4}
 DEFAULT_STEPS = {"conforming": 4, "rk4": 8}
 BASES = ("gaussian", None)
-POTENTIALS = ("resnet", "convex")
 _ICA_ROWS = 20_000  # of them the directions are found
 _EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue of the covariance, for the Gaussian base
 

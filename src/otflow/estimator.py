@@ -1,6 +1,7 @@
 """OTFlow: the scikit-learn face of the library."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ _VALIDATION_ROWS = 2**14
 
 
 class OTFlow(FittedEstimator):
-    """A normalizing flow that minimises transport + alpha nll + beta hjb (SPEC 1).
+    """A normalizing flow that minimises transport + alpha nll + beta straightness (SPEC 1).
 
     Data is standardised inside by default; log-densities, samples and inverse transforms are in
     the data's own units, `transform` goes to the target's. Costs in `history_` are those of the
@@ -37,10 +38,13 @@ class OTFlow(FittedEstimator):
     Parameters:
         alpha: weight of the nll, > 0. The larger, the better the density and the closer to
             optimal transport in the limit; the harder to train.
-        beta: weight of the Hamilton-Jacobi-Bellman residual, >= 0, a regulariser.
-        width: m, units a layer of the network.
-        depth: L, residual layers; 0 is a sum of ridge functions, the cheapest in high dimension
-            and the easiest to bring to its optimum.
+        beta: weight, >= 0, of what is 0 on optimal paths: the straightness, or hjb with rk4. None
+            is alpha for convex stages, whose paths are then straight to a few percent, and 0 for a
+            network. 0 gives the best density a step.
+        width: m, ridges a stage of convex stages or units a layer of a network. None is decided by
+            the rows and columns, `otflow.defaults.ridges`, or 64 for a network.
+        depth: L, residual layers of a network; 0 is a sum of ridge functions, the cheapest in high
+            dimension and the easiest to bring to its optimum. No part of convex stages.
         scheme: "conforming" (exact likelihood at any number of steps) or "rk4" (as published; its
             n_steps is refined while training where step doubling finds an nll error over 0.02).
         n_steps: time steps of the scheme; None is 4 for conforming, 8 for rk4. One conforming step
@@ -51,7 +55,10 @@ class OTFlow(FittedEstimator):
         natural_iter: natural-gradient steps after those: second order, for small gaps to the
             optimum; up to 8,000 parameters.
         batch_size: rows a step.
-        learning_rate: peak of the learning-rate schedule.
+        learning_rate: peak of the learning-rate schedule; None is 0.05 for convex stages (0.005
+            to another target than N(0, I)), 0.01 for a network.
+        weight_decay: pull of the stages' directions towards 0, >= 0, as in AdamW: less of the rows
+            is learned by heart. None is 0.05 for convex stages on rows to N(0, I), else 0.
         patience: validations (one every 25 steps) without improvement before stopping.
         merging: share of max_iter during which the components of a mixture target come apart, from
             one place to where they are: the likelihood alone does not carry mass over the gap
@@ -73,11 +80,10 @@ class OTFlow(FittedEstimator):
         warm_start: `fit` goes on from the fitted weights, see `partial_fit`.
         target: an object of `otflow.targets`, in the space the flow is trained in; None is the
             standard normal.
-        potential: "resnet", a network of (x, t), or "convex": a convex function of its own for
-            every step of the conforming scheme, `width` ridges and 4 log-sum-exps of 32 terms each
+        potential: "convex": a convex function of its own for every step of the conforming scheme
             (SPEC 2.2). Every step is then a bijection of the whole space whatever the data, so the
-            density integrates to one; `depth` plays no part, and the hjb of `beta` and of
-            `history_` is how far trajectories are from straight lines.
+            density integrates to one. "resnet": the published network of (x, t), with any scheme;
+            its map may fold, which is measured. None is "convex", but "resnet" with rk4.
         verbose: show a progress bar (on a terminal only).
 
     Attributes:
@@ -87,14 +93,17 @@ class OTFlow(FittedEstimator):
         history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
         n_iter_: optimiser steps behind the weights that were kept; 0 where the start was best.
         status_: why training stopped.
+        integral_: of the density, estimated where the map may fold; None where it cannot (convex
+            stages, whose density integrates to one by construction) or takes a condition.
+        decided_: what the data decided where a setting is None, by name.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
     def __init__(
         self,
         alpha: float = 30.0,
-        beta: float = 0.0,
-        width: int = 64,
+        beta: float | None = None,
+        width: int | None = None,
         depth: int = 1,
         scheme: str = "conforming",
         n_steps: int | None = None,
@@ -102,7 +111,8 @@ class OTFlow(FittedEstimator):
         max_iter: int = 2000,
         natural_iter: int = 0,
         batch_size: int = 1024,
-        learning_rate: float = 0.01,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
         patience: int = 20,
         merging: float = 0.6,
         validation_fraction: float = 0.1,
@@ -114,7 +124,7 @@ class OTFlow(FittedEstimator):
         dequantize: Any = None,
         warm_start: bool = False,
         target: AbstractTarget | None = None,
-        potential: str = "resnet",
+        potential: str | None = None,
         verbose: bool = True,
     ):
         self.alpha = alpha
@@ -128,6 +138,7 @@ class OTFlow(FittedEstimator):
         self.natural_iter = natural_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.patience = patience
         self.merging = merging
         self.validation_fraction = validation_fraction
@@ -263,7 +274,7 @@ class OTFlow(FittedEstimator):
             material = Material(z, z_val, lambda k: z.take(stream.take(1)[0]))
             start = self.flow_ if again else None
             fitted = fit_flow(settings, material, target, seed, watching, start)
-            return self._keep(fitted, settings, columns, *scalers, names)
+            return self._keep(fitted, columns, *scalers, names)
 
     def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
         for name, none in (("bounds", None), ("dequantize", None), ("natural_iter", 0)):
@@ -287,7 +298,7 @@ class OTFlow(FittedEstimator):
             stream = survey.digest(lanes)
             material = Material(batches, z_val, lambda k: z_val, points=points, stream=stream)
             fitted = fit_flow(settings, material, target, seed, watch)
-            return self._keep(fitted, settings, ColumnMap.identity(table.dim), scaler)
+            return self._keep(fitted, ColumnMap.identity(table.dim), scaler)
 
     def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
         """Train on a density that can be sampled and evaluated, in its own units.
@@ -331,7 +342,7 @@ class OTFlow(FittedEstimator):
             material = Material(Rows(x), Rows(x_val), lambda k: Rows(draw(k)), density)
             columns = ColumnMap.identity(density.dim)
             fitted = fit_flow(settings, material, target, seed, watching)
-            return self._keep(fitted, settings, columns, scaler)
+            return self._keep(fitted, columns, scaler)
 
     def _settings(self) -> Settings:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
@@ -353,7 +364,6 @@ class OTFlow(FittedEstimator):
     def _keep(
         self,
         fitted: Fitted,
-        settings: Settings,
         columns: ColumnMap,
         scaler: Standardizer,
         condition_scaler: Standardizer | None = None,
@@ -367,7 +377,15 @@ class OTFlow(FittedEstimator):
         self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
         self.column_map_, self._shaped_by = columns, self._shape()
         self.history_, self.n_iter_ = fitted.history, fitted.n_iter
+        self.integral_ = fitted.integral
+        if fitted.integral is not None and fitted.integral.above_one:
+            warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
+        self.decided_ = {
+            f.name: getattr(fitted.settings, f.name)
+            for f in dataclasses.fields(Settings)
+            if getattr(self, f.name) is None and getattr(fitted.settings, f.name) is not None
+        }
         if fitted.natural_history is not None:
             self.natural_history_ = fitted.natural_history
-        fitted.raise_if_stopped(settings)
+        fitted.raise_if_stopped()
         return self

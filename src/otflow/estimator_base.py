@@ -11,6 +11,7 @@ from otflow.columns import check_inside
 from otflow.extras import require
 from otflow.flow import Flow
 from otflow.html import number, table
+from otflow.normalisation import Integral
 from otflow.objective import costs_at
 from otflow.precision import cast
 from otflow.preprocessing import ColumnMap, Standardizer
@@ -52,6 +53,13 @@ class TabularEstimator(
     history_: dict[str, list[float]]
     n_iter_: int
     status_: str
+    decided_: dict[str, Any]
+    integral_: Integral | None
+
+    def used(self, name: str) -> Any:
+        """The value of a setting in the last fit, where None what the data decided."""
+        value = getattr(self, name)
+        return self.decided_.get(name) if value is None else value
 
     @property
     def columns_(self) -> tuple[str, ...]:

@@ -214,7 +214,9 @@ class FittedEstimator(TabularEstimator):
         for name in ("bounds", "dequantize"):
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": _without_nan(self.history_), "n_iter": self.n_iter_}
-        training["status"] = self.status_
+        training |= {"status": self.status_, "decided": self.decided_}
+        if self.integral_ is not None:
+            training["integral"] = [self.integral_.value, self.integral_.standard_error]
         if hasattr(self, "natural_history_"):
             training["natural_history"] = _without_nan(self.natural_history_)
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None

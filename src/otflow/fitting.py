@@ -7,17 +7,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from otflow.building import BASES, POTENTIALS, make_scheme, starting_potential
+from otflow.building import BASES, make_scheme, starting_potential
+from otflow.defaults import POTENTIALS, decided, potential_of
 from otflow.flow import Flow
+from otflow.normalisation import Integral, density_integral
+from otflow.potentials.base import AbstractStages
 from otflow.precision import cast, precision
 from otflow.targets import AbstractTarget, StandardNormal
 from otflow.training import NaturalConfig, Rows, TrainingConfig, TrainingResult, polish, train
 from otflow.training.batches import AbstractBatches
 from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.config import check_count, check_number
+from otflow.training.plan import start_from_plan
 
 # natural steps on rows alone: far, and taken back where the batch's objective does not fall
 _ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
+
+
+_DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay")
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -26,15 +33,15 @@ class TrainingDivergedError(FloatingPointError):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The hyperparameters of `OTFlow`, under the same names, checked.
+    """The hyperparameters of `OTFlow`, under the same names, checked; None is `resolved` later.
 
     Raises:
         ValueError, TypeError: one is out of its range.
     """
 
     alpha: float
-    beta: float
-    width: int
+    beta: float | None
+    width: int | None
     depth: int
     scheme: str
     n_steps: int | None
@@ -42,7 +49,8 @@ class Settings:
     max_iter: int
     natural_iter: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
+    weight_decay: float | None
     patience: int
     merging: float
     validation_fraction: float
@@ -51,26 +59,28 @@ class Settings:
     standardize: bool
     warm_start: bool
     target: AbstractTarget | None
-    potential: str
+    potential: str | None
     verbose: bool
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0), ("n_probes", 0)):
-            check_count(name, getattr(self, name), least)
+            if getattr(self, name) is not None or name != "width":
+                check_count(name, getattr(self, name), least)
         make_scheme(self.scheme, self.n_steps)
         if self.n_probes and self.scheme != "rk4":
             raise ValueError(
                 f"n_probes: expected 0 with scheme {self.scheme!r}, whose training is exact; "
                 f"got {self.n_probes}."
             )
-        if self.potential not in POTENTIALS:
+        if self.potential not in (*POTENTIALS, None):
             raise ValueError(f"potential: expected one of {POTENTIALS}; got {self.potential!r}.")
         if self.potential == "convex" and self.scheme != "conforming":
             raise ValueError(
                 f"potential: expected 'resnet' with scheme {self.scheme!r}; got 'convex', whose "
                 "stages are steps of the conforming scheme."
             )
-        self.training(0)
+        whole = not any(getattr(self, name) is None for name in _DECIDED)
+        _ = self.training(0) if whole else self.resolved(1, 1)  # which checks itself
         if self.base not in BASES:
             raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
         if self.target is not None and not isinstance(self.target, AbstractTarget):
@@ -88,12 +98,25 @@ class Settings:
         with precision(self.dtype):
             pass
 
-    def training(self, seed: int) -> TrainingConfig:
-        """The first-order phase."""
-        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience"]
-        names += ["n_probes", "merging"]
-        values = {name: getattr(self, name) for name in names}
+    def resolved(self, n: int, dim: int, fresh: bool = False) -> "Settings":
+        """The settings with what n rows of dim columns decide in the place of None.
+
+        `fresh`: the rows are draws of a known density.
+        """
         check_number("alpha", self.alpha, positive=True)
+        potential = potential_of(self.potential, self.scheme)
+        normal = self.target is None or isinstance(self.target, StandardNormal)
+        found: dict[str, Any] = {"potential": potential}
+        found |= decided(potential, self.alpha, n, dim, normal=normal, fresh=fresh)
+        return dataclasses.replace(
+            self, **{name: v for name, v in found.items() if getattr(self, name) is None}
+        )
+
+    def training(self, seed: int) -> TrainingConfig:
+        """The first-order phase of resolved settings."""
+        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience"]
+        names += ["n_probes", "merging", "weight_decay"]
+        values = {name: getattr(self, name) for name in names}
         clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
         return TrainingConfig(**values, seed=seed, clip_norm=clip)
 
@@ -125,15 +148,20 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The best flow, its history (and that of the natural-gradient phase), and how it ended."""
+    """The best flow, its history (and that of the natural-gradient phase), and how it ended.
+
+    `integral` is that of its density where the potential is not bijective and takes no condition.
+    """
 
     flow: Flow
     history: dict[str, list[float]]
     n_iter: int
     status: str
+    settings: Settings
+    integral: Integral | None
     natural_history: dict[str, list[float]] | None = None
 
-    def raise_if_stopped(self, settings: Settings) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise what stopped training, unless it ended by itself."""
         if self.status == "interrupted":
             raise KeyboardInterrupt("training was interrupted; the best weights so far are kept.")
@@ -141,8 +169,8 @@ class Fitted:
             raise TrainingDivergedError(
                 f"the objective became non-finite after iteration "
                 f"{int(self.history['iteration'][-1])}; flow_ holds the weights of iteration "
-                f"{self.n_iter}. Lower learning_rate (now {settings.learning_rate}), raise "
-                f"n_steps (now {settings.n_steps}) or use dtype='float64'."
+                f"{self.n_iter}. Lower learning_rate (now {self.settings.learning_rate}), raise "
+                f"n_steps (now {self.settings.n_steps}) or use dtype='float64'."
             )
 
 
@@ -192,8 +220,12 @@ def _fit_flow(
     checkpoint: Checkpoint | None,
 ) -> Fitted:
     scheme = make_scheme(settings.scheme, settings.n_steps)
+    rows = material.x if material.points is None else material.points
+    assert isinstance(rows, Rows)
+    n, dim = rows.x.shape
+    settings = settings.resolved(n, dim, fresh=material.density is not None)
+    assert settings.width is not None
     if start is None:
-        rows = material.x if material.points is None else material.points
         rows = jax.tree.map(lambda array: np.asarray(array, np.float64), rows)
         potential = starting_potential(
             rows.x,
@@ -210,8 +242,11 @@ def _fit_flow(
         )
     else:
         potential, scheme = start.potential, start.scheme
+    apart = start is not None  # the target's components are where they belong
+    if not (apart or isinstance(target, StandardNormal)) and isinstance(potential, AbstractStages):
+        potential, apart = start_from_plan(potential, rows, target, seed), True
     config = settings.training(seed)
-    if start is not None:  # whose components are apart already
+    if apart:
         config = dataclasses.replace(config, merging=0.0)
     first = train(
         potential,
@@ -224,11 +259,11 @@ def _fit_flow(
         watch,
         checkpoint,
     )
-    fitted = _fitted(first, target, first.history, first.best_iteration)
+    fitted = _fitted(first, target, settings, first, rows)
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
         return fitted
-    rows = material.x if material.x_val is None else material.x_val
-    assert isinstance(rows, Rows)
+    held = material.x if material.x_val is None else material.x_val
+    assert isinstance(held, Rows)
     bold = {} if material.density is not None else _ON_DATA
     natural = NaturalConfig(alpha=float(settings.alpha), max_iter=settings.natural_iter, **bold)
     second = polish(
@@ -236,22 +271,26 @@ def _fit_flow(
         first.scheme,
         target,
         material.draw,
-        rows,
+        held,
         natural,
         None if material.density is None else material.density.log_prob,
         settings.verbose,
         watch,
         checkpoint,
     )
-    return _fitted(second, target, first.history, first.best_iteration, second.history)
+    return _fitted(second, target, settings, first, rows, second.history)
 
 
 def _fitted(
     result: TrainingResult,
     target: AbstractTarget,
-    history: dict[str, list[float]],
-    n_iter: int,
+    settings: Settings,
+    first: TrainingResult,
+    rows: Rows,
     natural_history: dict[str, list[float]] | None = None,
 ) -> Fitted:
     flow = Flow(result.potential, target, result.scheme)
-    return Fitted(flow, history, n_iter, result.status, natural_history)
+    known = flow.potential.bijective or flow.condition_dim or result.status == "non_finite"
+    integral = None if known else density_integral(flow, np.asarray(rows.x))
+    ended = (first.history, first.best_iteration, result.status, settings)
+    return Fitted(flow, *ended, integral, natural_history)

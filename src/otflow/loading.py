@@ -7,6 +7,7 @@ import numpy as np
 
 from otflow.estimator import OTFlow
 from otflow.modelfile import load_model, unreadable
+from otflow.normalisation import Integral
 from otflow.preprocessing import ColumnMap
 
 
@@ -26,6 +27,9 @@ def load(path: str | Path) -> OTFlow:
             estimator.natural_history_ = _with_nan(model.training["natural_history"])
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
+        kept = model.training.get("integral")
+        estimator.integral_ = None if kept is None else Integral(*map(float, kept))
+        estimator.decided_ = dict(model.training.get("decided", {}))
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, error) from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer

@@ -3,10 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
-MIGRATIONS: dict[int, Callable[[dict[str, Any], dict[str, Any]], Parts]] = {}
+
+
+def _network_by_default(metadata: dict[str, Any], tensors: dict[str, Any]) -> Parts:
+    """Version 1: a file that names no potential has a residual network."""
+    settings = {"potential": "resnet"} | metadata["settings"]
+    return metadata | {"settings": settings}, tensors
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any], dict[str, Any]], Parts]] = {1: _network_by_default}
 """From a version to the next: MIGRATIONS[1] takes the parts of a version-1 file to version 2."""
 
 

@@ -78,7 +78,9 @@ def model(rows: Any, n_steps: int = 1, scale: float = 0.5) -> OTFlow:
     """A flow of the rows that took no time to train: its Gaussian base and a random network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(otflow.fitting, "train", functools.partial(_train, scale))
-        return OTFlow(**SMALL | {"scheme": "conforming", "n_steps": n_steps}).fit(rows)
+        return OTFlow(
+            **SMALL | {"scheme": "conforming", "n_steps": n_steps, "potential": "resnet"}
+        ).fit(rows)
 
 
 @functools.cache

@@ -83,6 +83,7 @@ def test_mass_crosses_the_gap_between_components():
     options = {"width": 16, "depth": 0, "n_steps": 4, "max_iter": 400, "batch_size": 500}
     options |= {"alpha": 100.0, "learning_rate": 0.02, "validation_fraction": 0.0}
     options |= {"random_state": 0, "standardize": False, "verbose": False}
+    options["potential"] = "resnet"
     stuck, moved = (OTFlow(target=TARGET, merging=m, **options).fit(X) for m in (0.0, 0.6))
     left = [np.mean(model.transform(X)[:, 0] < 0) for model in (stuck, moved)]
     assert left[0] < 0.4
@@ -99,6 +100,7 @@ def test_fitted_weights_are_gone_on_with_towards_the_target(monkeypatch):
     )
     X = np.random.default_rng(0).standard_normal((64, 2))
     options = {"width": 2, "depth": 0, "n_steps": 1, "max_iter": 2, "random_state": 0}
+    options["potential"] = "resnet"
     options |= {"warm_start": True, "verbose": False, "standardize": False}
     model = OTFlow(target=TARGET, **options).fit(X)
     model.fit(X)

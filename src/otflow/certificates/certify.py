@@ -82,13 +82,14 @@ def certify(
     checked, invalid = len(sample.all.x), int((~sample.all.valid).sum())
     error = float(np.mean(nll_error(flow, near.head(1024))))
     lines = [
-        *write.transport_lines(dual.bracket),
+        *write.transport_lines(dual.bracket, dual.own),
         *measure.law_lines(task, sample, ratio, invalid),
         *write.penalty_lines(gap, task.alpha, confidence),
         *write.path_lines(sample.all, flow.scheme.refined() is None, confidence),
         *write.monotonicity_lines(sample.all, local.facts, confidence),
         write.log_det_line(local.log_det_difference, error),
         write.invalid_line(invalid, checked, confidence),
+        write.integral_line(measure.integral(task, near), confidence),
     ]
     return Certificate(
         lower=dual.bracket.lower,

@@ -56,6 +56,10 @@ def findings(
     smallest = value("smallest eigenvalue of grad T")
     if smallest <= 0:
         found.append(f"grad T has an eigenvalue {smallest:.2g} <= 0: T folds or turns")
+    total = by_name.get("integral of the density")
+    low = total.interval[0] if total is not None and total.interval else None
+    if total is not None and low is not None and low > 1.02:
+        found.append(f"no density: it integrates to {total.value:.3g}, the map folds off the rows")
     found += _path_findings(by_name["straightness"], moved)
     found += _law_findings(lines, value, nll_error)
     return tuple(found)

@@ -15,14 +15,16 @@ from otflow.certificates.geometry import (
 from otflow.certificates.penalty import PenaltyGap
 from otflow.certificates.sampling import Pushed
 from otflow.certificates.two_sample import TwoSample
+from otflow.normalisation import Integral
 
 SQUARED = "squared data units"
 
 
-def transport_lines(found: Bracket) -> list[Line]:
-    """The bracket, and its width."""
+def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
+    """The bracket, and its width; `own`: the dual potential is the flow's."""
+    u = "the flow's own convex potential" if own else "an input-convex u"
     label = proved(found.confidence)
-    n = f"{found.n} rows, u on {found.n_gap} it was not fitted to"
+    n = f"{found.n} rows" + ("" if own else f", u on {found.n_gap} it was not fitted to")
     return [
         Line(
             "1/2 W2^2(rho0, T#rho0)",
@@ -31,7 +33,7 @@ def transport_lines(found: Bracket) -> list[Line]:
             label,
             SQUARED,
             "value: 1/2 E|T(x)-x|^2, the cost of the flow's coupling; interval: from Kantorovich's "
-            f"dual with an input-convex u to that cost, one-sided bounds, {n}; assumes "
+            f"dual with {u} to that cost, one-sided bounds, {n}; assumes "
             f"{ASSUMPTION}",
         ),
         Line(
@@ -146,6 +148,23 @@ def invalid_line(invalid: int, checked: int, confidence: float) -> Line:
         "share of rows",
         f"{invalid} of {checked} rows; they stay in the bracket and in the two-sample tests (T is "
         "a map there too), and no likelihood figure holds at them",
+    )
+
+
+def integral_line(found: Integral | None, confidence: float) -> Line:
+    """The integral of the density; None where every step is a bijection."""
+    if found is None:
+        text = "every step of the map is a bijection of the whole space, by construction"
+        return Line("integral of the density", 1.0, (1.0, 1.0), proved(confidence), "1", text)
+    half = 1.96 * found.standard_error
+    return Line(
+        "integral of the density",
+        found.value,
+        (found.value - half, found.value + half),
+        ESTIMATED,
+        "1",
+        "importance sampling from the flow's own samples and the widened law of the rows: above 1 "
+        "where the map folds, and every log-density is then too high by up to its logarithm",
     )
 
 

@@ -12,7 +12,6 @@ from otflow.certificates import lines as write
 from otflow.certificates.bracket import Bracket, bracket
 from otflow.certificates.budget import draws, error_budget, integration_error, inverse_error
 from otflow.certificates.certificate import BudgetItem, Line
-from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import convex_values, fit_dual, gaps
 from otflow.certificates.geometry import JacobianFacts, jacobian_facts, jacobians
 from otflow.certificates.penalty import PenaltyGap, penalty_gap
@@ -20,7 +19,10 @@ from otflow.certificates.sampling import Pushed, Sample, push_rows, sample_densi
 from otflow.certificates.task import Task
 from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
 from otflow.flow import Flow
+from otflow.normalisation import Integral, density_integral
+from otflow.potentials.base import AbstractStages
 from otflow.precision import cast, precision
+from otflow.schemes import Conforming
 from otflow.targets import StandardNormal
 
 _INNER_ROWS = 2**14  # rows at which the conjugate is solved
@@ -37,11 +39,15 @@ class Local(NamedTuple):
 
 
 class Dual(NamedTuple):
-    """The bracket, the potential behind it, and the Fenchel gaps at the inner rows."""
+    """The bracket; the potential behind it and the Fenchel gaps, at the inner rows.
+
+    `own`: the potential is the flow's, and nothing was fitted.
+    """
 
     bracket: Bracket
-    u: ConvexPotential
+    values: Float[np.ndarray, " k"]
     gaps: Float[np.ndarray, " k"]
+    own: bool
 
 
 def draw_sample(task: Task) -> Sample:
@@ -84,11 +90,22 @@ def local_facts(flow: Flow, pushed: Pushed) -> Local:
 def transport_bracket(
     task: Task, sample: Sample, near: Pushed, directions: Float[np.ndarray, "k d"]
 ) -> Dual:
-    """Fit u on the fitting rows, evaluate on the others."""
+    """The flow's own potential, or one fitted on the fitting rows and evaluated on the others.
+
+    One convex stage is T = grad u for its own u: u(x) + u*(T(x)) = <x, T(x)> at every x.
+    """
+    half_squared = sample.all.half_squared
+    own = task.flow.potential
+    if isinstance(own, AbstractStages) and task.flow.scheme == Conforming(1):
+        with precision("float64"):
+            phi = np.asarray(cast(own, "float64").value(jnp.asarray(near.x), 0.0))
+        values, none = 0.5 * np.sum(near.x**2, axis=1) - phi, np.zeros(len(near.x))
+        return Dual(bracket(half_squared, none, task.confidence), values, none, own=True)
     fit = sample.fit
     u = fit_dual(fit.x, fit.y, task.config, task.fit_seconds, task.seed, directions)
     found = gaps(u, near.x, near.y, task.config)
-    return Dual(bracket(sample.all.half_squared, found, task.confidence), u, found)
+    values = convex_values(u, near.x)
+    return Dual(bracket(half_squared, found, task.confidence), values, found, own=False)
 
 
 def log_ratios(task: Task, pushed: Pushed) -> Float[np.ndarray, " n"] | None:
@@ -132,6 +149,13 @@ def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int
     return lines + _test_lines(task, sample)
 
 
+def integral(task: Task, near: Pushed) -> Integral | None:
+    """Of the density; None where the potential is bijective by construction."""
+    if task.flow.potential.bijective and task.flow.scheme == Conforming(task.flow.scheme.n_steps):
+        return None
+    return density_integral(task.flow, near.x, task.seed)
+
+
 def _test_lines(task: Task, sample: Sample) -> list[Line]:
     held = sample.rest if task.X_holdout is None else push_rows(task.flow, task.X_holdout)
     finite = np.isfinite(held.y).all(axis=1)
@@ -161,7 +185,7 @@ def budget(
     if task.alpha is None:
         return ()
     x, y = near.x, near.y
-    conjugate = dual.gaps - convex_values(dual.u, x) + np.sum(x * y, axis=1)
+    conjugate = dual.gaps - dual.values + np.sum(x * y, axis=1)
     psi = 0.5 * np.sum(y**2, axis=1) - conjugate
     values = near.transport + task.alpha * near.nll if ratio is None else None
     if values is None and ratio is not None:

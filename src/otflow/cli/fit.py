@@ -31,12 +31,17 @@ def fit(
     out: Annotated[Path, typer.Option(help="Model file to write.")],
     columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
-    beta: Annotated[float, typer.Option(help="Weight of what is 0 on optimal paths.")] = 0.0,
-    width: Annotated[int, typer.Option(help="Units a layer.")] = 64,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of what is 0 on optimal paths; see OTFlow.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Ridges a stage, or units a layer; the data decide.")
+    ] = None,
     depth: Annotated[int, typer.Option(help="Residual layers.")] = 1,
     potential: Annotated[
-        str, typer.Option(help="resnet, or convex: a bijection whatever the data.")
-    ] = "resnet",
+        str | None,
+        typer.Option(help="convex: a bijection whatever the data (default), or resnet (rk4)."),
+    ] = None,
     scheme: Annotated[str, typer.Option(help="conforming or rk4.")] = "conforming",
     n_steps: Annotated[
         int | None, typer.Option(help="Time steps; 4 for conforming, 8 for rk4.")
@@ -47,7 +52,9 @@ def fit(
     max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 2000,
     natural_iter: Annotated[int, typer.Option(help="Natural-gradient steps after those.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 1024,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.01,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; 0.05, or 0.01 of a resnet.")
+    ] = None,
     patience: Annotated[int, typer.Option(help="Validations without improvement.")] = 20,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",

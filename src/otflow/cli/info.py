@@ -45,6 +45,7 @@ def _found(path: Path, document: dict[str, Any], tensors: dict[str, Any]) -> dic
         "iterations": training.get("n_iter"),
         "status": training.get("status"),
         "validation": _kept(training),
+        "integral": _integral(training),
         "settings": document.get("settings", {}),
         "versions": document.get("versions") or {"otflow": document.get("otflow_version")},
     }
@@ -70,6 +71,16 @@ def _target(document: dict[str, Any], tensors: dict[str, Any]) -> str | None:
         return name
     shape, _ = tensors["flow.target.log_weights"]
     return f"{name}, {shape[0]} components"
+
+
+def _integral(training: dict[str, Any]) -> str:
+    """Of the density, where it was measured."""
+    from otflow.normalisation import Integral
+
+    try:
+        return str(Integral(*map(float, training["integral"])))
+    except (KeyError, TypeError, ValueError):
+        return "not measured"
 
 
 def _kept(training: dict[str, Any]) -> dict[str, Any]:

@@ -186,9 +186,9 @@ class ConvexStages(AbstractStages):
 
     @property
     def floats_per_point(self) -> int:
-        """The Jacobian's upper triangle, or the ridges and terms."""
+        """The Jacobian's upper triangle, or what ridges and terms are taken of, and their slopes."""
         _, G, R, d = self.stage.terms.shape
-        return max(packed_size(d), self.stage.ridges.shape[1] + G * R)
+        return max(packed_size(d), 2 * (self.stage.ridges.shape[1] + G * R))
 
     def value(self, x: Points, t: Times) -> Float[Array, " n"]:
         """Phi(x, t) = (|x|^2 / 2 - u_k(x)) K with k the stage of t, a scalar."""
@@ -215,7 +215,10 @@ class ConvexStages(AbstractStages):
         basis, stretch = self.base.basis, self.base.stretch
         own = 1 + stretch / (self.n_steps + k * stretch)  # of I - h Hess Phi_G
         floor = self.floor * (basis * own) @ basis.T
-        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, k, 0, False), self.stage), floor
+        own_stage = jax.tree.map(
+            lambda array: jax.lax.dynamic_index_in_dim(array, k, 0, keepdims=False), self.stage
+        )
+        return own_stage, floor
 
 
 def _check_floor(floor: float) -> None:

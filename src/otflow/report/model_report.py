@@ -119,10 +119,12 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
         for a, b in zip(model.column_map_.lower, model.column_map_.upper, strict=True)
     )
     steps = f"{model.scheme}, {model.flow_.scheme.n_steps} time steps"
-    network = f"width {model.width}, depth {model.depth}, base {model.base or 'none'}"
+    depth = "convex stages" if model.flow_.potential.bijective else f"depth {model.depth}"
+    network = f"width {model.used('width')}, {depth}, base {model.base or 'none'}"
+    weighed = f"{model.used('beta') or 0:g} {_regulariser(model)}"
     rows = [
         ("Columns", _listed(model.columns_)),
-        ("Minimised", f"transport + {model.alpha:g} nll + {model.beta:g} {_regulariser(model)}"),
+        ("Minimised", f"transport + {model.alpha:g} nll + {weighed}"),
         ("Target", target),
         ("Scheme", steps),
         ("Potential", f"{network}; {trainable_parameters(model.flow_.potential):,} parameters"),
@@ -155,8 +157,8 @@ def _regulariser(model: Any) -> str:
 
 def _optimiser(model: Any) -> str:
     text = (
-        f"batches of {model.batch_size:,}, peak learning rate {model.learning_rate:g}, at most "
-        f"{model.max_iter:,} iterations, seed {model.random_state}"
+        f"batches of {model.batch_size:,}, peak learning rate {model.used('learning_rate'):g}, "
+        f"at most {model.max_iter:,} iterations, seed {model.random_state}"
     )
     if model.natural_iter:
         text += f"; then {model.natural_iter:,} natural-gradient steps"
@@ -233,6 +235,8 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
         ),
         ("Round trip", f"largest |x - T^-1(T(x))| {number(_round_trip(model, rows))}"),
     ]
+    if model.integral_ is not None:
+        facts.append(("Integral of the density", f"{model.integral_} (1 for a density)"))
     if isinstance(model.flow_.target, StandardNormal) and n > 1:
         spread = np.linalg.eigvalsh(np.atleast_2d(np.cov(rows.y, rowvar=False)))
         text = f"variances {number(spread[0])} to {number(spread[-1])} along principal directions"

@@ -18,6 +18,8 @@ class TrainingConfig:
         learning_rate: peak of the schedule, > 0: short warm-up, then a cosine down to 1 %.
         validate_every: steps between validations; also the steps compiled into one call.
         patience: validations without improvement before stopping.
+        weight_decay: pull of the directions of ridges and terms towards 0, >= 0, as in AdamW: times
+            the learning rate, once a step. It keeps convex stages from fitting single rows.
         clip_norm: largest norm of a gradient, > 0.
         seed: of the batches' order.
         nll_tolerance: largest mean error of the nll from time integration, nats; a scheme with
@@ -36,6 +38,7 @@ class TrainingConfig:
     max_iter: int = 2000
     batch_size: int = 1024
     learning_rate: float = 0.01
+    weight_decay: float = 0.0
     validate_every: int = 25
     patience: int = 20
     clip_norm: float = 10.0
@@ -48,6 +51,7 @@ class TrainingConfig:
         for name in ("alpha", "learning_rate", "clip_norm", "nll_tolerance"):
             check_number(name, getattr(self, name), positive=True)
         check_number("beta", self.beta, positive=False)
+        check_number("weight_decay", self.weight_decay, positive=False)
         for name in ("max_iter", "batch_size", "validate_every", "patience"):
             check_count(name, getattr(self, name))
         check_count("n_probes", self.n_probes, 0)

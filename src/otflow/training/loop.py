@@ -112,7 +112,7 @@ def _train(
         batches = RowBatches(rows, config.batch_size, config.seed)
     x_val = rows if x_val is None else on_host(x_val)
     schedule = learning_rate_schedule(config)
-    optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule))
+    optimiser = make_optimiser(config, schedule)
     params, static = split_trainable(potential)
     run = _Run(potential, config, scheme, target, x_val, schedule)
     run.stops_early = x_val is not rows
@@ -172,6 +172,27 @@ def learning_rate_schedule(config: TrainingConfig) -> optax.Schedule:
         decay_steps=max(config.max_iter, warmup + 1),
         end_value=0.01 * config.learning_rate,
     )
+
+
+def make_optimiser(
+    config: TrainingConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Adam behind a clipped gradient, with the decay of directions where there is one."""
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    if not config.weight_decay:
+        return optax.chain(clip, optax.adam(schedule))
+    decay = optax.add_decayed_weights(config.weight_decay, _directions)
+    rate = optax.scale_by_learning_rate(schedule)
+    return optax.chain(clip, optax.scale_by_adam(), decay, rate)
+
+
+def _directions(params: Any) -> Any:
+    """True where parameters are directions of ridges or terms."""
+
+    def is_direction(path: tuple, leaf: Any) -> bool:
+        return getattr(path[-1], "name", "") in ("ridges", "terms")
+
+    return jax.tree_util.tree_map_with_path(is_direction, params)
 
 
 class _Run:

@@ -1,0 +1,47 @@
+"""What the data decide where a setting of `OTFlow` is None: in this place only."""
+
+import math
+from typing import Any
+
+POTENTIALS = ("convex", "resnet")
+_RESNET: dict[str, Any] = {
+    "width": 64,
+    "beta": 0.0,
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+}
+_LEAST_RIDGES, _MOST_RIDGES = 16, 192
+
+
+def potential_of(potential: str | None, scheme: str) -> str:
+    """ "convex" where the scheme is made of steps, which convex stages are; "resnet" with rk4."""
+    if potential is not None:
+        return potential
+    return "convex" if scheme == "conforming" else "resnet"
+
+
+def decided(
+    potential: str, alpha: float, n: int, dim: int, *, normal: bool, fresh: bool
+) -> dict[str, Any]:
+    """What is used for n rows of dim columns; see `benchmarks/choose.py`.
+
+    Args:
+        potential: "convex" or "resnet".
+        alpha: weight of the nll.
+        n: training rows.
+        dim: columns.
+        normal: the target is N(0, I); others have components that a large step throws mass out of.
+        fresh: the rows are draws of a known density, of which there is no end to fit too closely.
+    """
+    if potential == "resnet":
+        return dict(_RESNET)
+    rate = 0.05 if normal else 0.005
+    decay = 0.05 if normal and not fresh else 0.0
+    found = {"width": ridges(n, dim), "beta": float(alpha)}
+    return found | {"learning_rate": rate, "weight_decay": decay}
+
+
+def ridges(n: int, dim: int) -> int:
+    """Ridges a stage, a multiple of 16: sqrt(n), and at most 32 a column; 16 to 192."""
+    wanted = min(math.isqrt(n), 32 * dim)
+    return min(max(16 * round(wanted / 16), _LEAST_RIDGES), _MOST_RIDGES)
