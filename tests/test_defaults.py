@@ -23,11 +23,11 @@ def test_the_scheme_decides_the_potential():
 
 
 def test_large_steps_are_for_the_normal_target():
-    kinds = [(True, False), (False, False), (True, True)]
-    found = [decided("convex", 7.0, 100, 2, normal=a, fresh=b) for a, b in kinds]
-    assert [values["learning_rate"] for values in found] == [0.05, 0.005, 0.05]
-    assert [values["weight_decay"] for values in found] == [0.05, 0.0, 0.0]
-    assert {values["beta"] for values in found} == {7.0}
+    kinds = [(True, False, 100), (False, False, 100), (True, True, 100), (True, False, 10**5)]
+    found = [decided("convex", 7.0, n, 2, normal=a, fresh=b) for a, b, n in kinds]
+    assert [values["learning_rate"] for values in found] == [0.05, 0.005, 0.05, 0.05]
+    assert [values["weight_decay"] for values in found] == [0.05, 0.0, 0.0, 0.0]
+    assert {values["beta"] for values in found} == {21.0}
 
 
 def test_decisions_are_kept_and_given_values_win(monkeypatch, tmp_path):
@@ -39,7 +39,7 @@ def test_decisions_are_kept_and_given_values_win(monkeypatch, tmp_path):
     assert model.decided_ == {
         "potential": "convex",
         "width": 48,
-        "beta": 7.0,
+        "beta": 21.0,
         "weight_decay": 0.05,
     }
     assert (model.used("width"), model.used("learning_rate")) == (48, 0.1)

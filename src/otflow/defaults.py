@@ -11,6 +11,9 @@ _RESNET: dict[str, Any] = {
     "weight_decay": 0.0,
 }
 _LEAST_RIDGES, _MOST_RIDGES = 16, 192
+_STRAIGHT = 3.0  # beta / alpha: toys' paths bend by 2 to 4 %
+_TERMS = 128  # of the log-sum-exps of a stage
+_CROWDED = 0.1  # directions' numbers a row and stage from which rows are learned by heart
 
 
 def potential_of(potential: str | None, scheme: str) -> str:
@@ -36,8 +39,10 @@ def decided(
     if potential == "resnet":
         return dict(_RESNET)
     rate = 0.05 if normal else 0.005
-    decay = 0.05 if normal and not fresh else 0.0
-    found = {"width": ridges(n, dim), "beta": float(alpha)}
+    width = ridges(n, dim)
+    crowded = (width + _TERMS) * dim > _CROWDED * n
+    decay = 0.05 if normal and crowded and not fresh else 0.0
+    found = {"width": width, "beta": _STRAIGHT * float(alpha)}
     return found | {"learning_rate": rate, "weight_decay": decay}
 
 

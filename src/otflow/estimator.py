@@ -39,8 +39,8 @@ class OTFlow(FittedEstimator):
         alpha: weight of the nll, > 0. The larger, the better the density and the closer to
             optimal transport in the limit; the harder to train.
         beta: weight, >= 0, of what is 0 on optimal paths: the straightness, or hjb with rk4. None
-            is alpha for convex stages, whose paths are then straight to a few percent, and 0 for a
-            network. 0 gives the best density a step.
+            is 3 alpha for convex stages, whose paths are then straight to a few percent, and 0 for
+            a network. 0 gives the best density a step.
         width: m, ridges a stage of convex stages or units a layer of a network. None is decided by
             the rows and columns, `otflow.defaults.ridges`, or 64 for a network.
         depth: L, residual layers of a network; 0 is a sum of ridge functions, the cheapest in high
@@ -58,7 +58,8 @@ class OTFlow(FittedEstimator):
         learning_rate: peak of the learning-rate schedule; None is 0.05 for convex stages (0.005
             to another target than N(0, I)), 0.01 for a network.
         weight_decay: pull of the stages' directions towards 0, >= 0, as in AdamW: less of the rows
-            is learned by heart. None is 0.05 for convex stages on rows to N(0, I), else 0.
+            is learned by heart. None is 0.05 for convex stages to N(0, I) on rows that are few for
+            their numbers, else 0.
         patience: validations (one every 25 steps) without improvement before stopping.
         merging: share of max_iter during which the components of a mixture target come apart, from
             one place to where they are: the likelihood alone does not carry mass over the gap
@@ -108,7 +109,7 @@ class OTFlow(FittedEstimator):
         scheme: str = "conforming",
         n_steps: int | None = None,
         n_probes: int = 0,
-        max_iter: int = 2000,
+        max_iter: int = 4000,
         natural_iter: int = 0,
         batch_size: int = 1024,
         learning_rate: float | None = None,

@@ -26,6 +26,7 @@ from tests.certificates.bad_flows import (
     gaussian_flow,
     untrained_flow,
 )
+from tests.potentials.test_stages import stages
 from tests.support import random_resnet
 from tests.test_evaluation import folded_flow
 
@@ -266,3 +267,44 @@ def test_an_estimator_that_is_not_fitted():
 
     with pytest.raises(TypeError, match=r"^model: expected a fitted otflow.OTFlow; got OTFlow"):
         certify_model(OTFlow(), X)
+
+
+class TestOwnDual:
+    """One convex stage is optimal to its own end law, and its own u proves it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def found(cls):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measure, "fit_dual", None)  # nothing is fitted
+            return from_rows(cls.flow())
+
+    @staticmethod
+    def flow():
+        with precision("float64"):
+            return Flow(stages(1, 2, wild=0.3), scheme=Conforming(1))
+
+    def test_the_width_is_sampling_alone(self, found):
+        """Two one-sided bounds of a mean of n values, by hand."""
+        moved = np.asarray(self.flow().forward(X)) - X
+        half_squared = 0.5 * (moved**2).sum(axis=1)
+        assert found.lower < half_squared.mean() < found.upper
+        error = half_squared.std(ddof=1) / math.sqrt(len(X))
+        assert found.upper - found.lower == pytest.approx(2 * 1.97 * error, rel=0.05)
+        lines = {line.name: line for line in found.lines}
+        assert lines["excess transport"].interval == (0.0, 0.0)
+        assert "the flow's own convex potential" in lines["1/2 W2^2(rho0, T#rho0)"].explanation
+        assert lines["integral of the density"].value == 1
+        assert "proved" in lines["integral of the density"].label
+
+    def test_u_is_the_potential(self):
+        """u(x) + u*(T(x)) = <x, T(x)>: u* by maximising over a fine grid, not by Newton."""
+        flow = self.flow()
+        line = np.linspace(-8, 8, 801)
+        grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+        with precision("float64"):
+            u = 0.5 * (grid**2).sum(1) - np.asarray(flow.potential.value(grid, 0.0))
+            own = 0.5 * (X[:5] ** 2).sum(1) - np.asarray(flow.potential.value(X[:5], 0.0))
+        end = np.asarray(flow.forward(X[:5]))
+        conjugate = (end @ grid.T - u).max(axis=1)
+        np.testing.assert_allclose(own + conjugate, (X[:5] * end).sum(1), atol=1e-3)

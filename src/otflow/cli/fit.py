@@ -49,7 +49,7 @@ def fit(
     n_probes: Annotated[
         int, typer.Option(help="Random directions of the trace while rk4 trains; 0 is exact.")
     ] = 0,
-    max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 2000,
+    max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 4000,
     natural_iter: Annotated[int, typer.Option(help="Natural-gradient steps after those.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 1024,
     learning_rate: Annotated[

@@ -186,7 +186,7 @@ class ConvexStages(AbstractStages):
 
     @property
     def floats_per_point(self) -> int:
-        """The Jacobian's upper triangle, or what ridges and terms are taken of, and their slopes."""
+        """The Jacobian's upper triangle, or the arguments and slopes of ridges and terms."""
         _, G, R, d = self.stage.terms.shape
         return max(packed_size(d), 2 * (self.stage.ridges.shape[1] + G * R))
 
