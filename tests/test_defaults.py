@@ -10,7 +10,7 @@ from tests.fakes import SMALL, no_training
 
 @pytest.mark.parametrize(
     ("n", "dim", "expected"),
-    [(9, 2, 16), (450, 30, 16), (2000, 2, 48), (20_000, 2, 64), (20_000, 1, 32), (10**7, 8, 192)],
+    [(9, 2, 16), (450, 30, 32), (2000, 2, 48), (20_000, 2, 64), (20_000, 1, 32), (10**7, 8, 192)],
 )
 def test_ridges(n, dim, expected):
     assert ridges(n, dim) == expected
@@ -26,7 +26,7 @@ def test_large_steps_are_for_the_normal_target():
     kinds = [(True, False, 100), (False, False, 100), (True, True, 100), (True, False, 10**5)]
     found = [decided("convex", 7.0, n, 2, normal=a, fresh=b) for a, b, n in kinds]
     assert [values["learning_rate"] for values in found] == [0.05, 0.005, 0.05, 0.05]
-    assert [values["weight_decay"] for values in found] == [0.05, 0.0, 0.0, 0.0]
+    assert [values["weight_decay"] for values in found] == [0.255, 0.0, 0.0, 0.0]
     assert {values["beta"] for values in found} == {21.0}
 
 
@@ -40,7 +40,7 @@ def test_decisions_are_kept_and_given_values_win(monkeypatch, tmp_path):
         "potential": "convex",
         "width": 48,
         "beta": 21.0,
-        "weight_decay": 0.05,
+        "weight_decay": 0.059,
     }
     assert (model.used("width"), model.used("learning_rate")) == (48, 0.1)
     assert model.flow_.potential.stage.ridges.shape == (4, 48, 2)

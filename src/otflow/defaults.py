@@ -14,6 +14,7 @@ _LEAST_RIDGES, _MOST_RIDGES = 16, 192
 _STRAIGHT = 3.0  # beta / alpha: toys' paths bend by 2 to 4 %
 _TERMS = 128  # of the log-sum-exps of a stage
 _CROWDED = 0.1  # directions' numbers a row and stage from which rows are learned by heart
+_DECAY = 0.15  # gas turbine 0.05, digits 0.5
 
 
 def potential_of(potential: str | None, scheme: str) -> str:
@@ -40,13 +41,14 @@ def decided(
         return dict(_RESNET)
     rate = 0.05 if normal else 0.005
     width = ridges(n, dim)
-    crowded = (width + _TERMS) * dim > _CROWDED * n
-    decay = 0.05 if normal and crowded and not fresh else 0.0
+    crowding = (width + _TERMS) * dim / n
+    crowded = normal and not fresh and crowding > _CROWDED
+    decay = min(1.0, round(_DECAY * math.sqrt(crowding), 3)) if crowded else 0.0
     found = {"width": width, "beta": _STRAIGHT * float(alpha)}
     return found | {"learning_rate": rate, "weight_decay": decay}
 
 
 def ridges(n: int, dim: int) -> int:
-    """Ridges a stage, a multiple of 16: sqrt(n), and at most 32 a column; 16 to 192."""
-    wanted = min(math.isqrt(n), 32 * dim)
+    """Ridges a stage, a multiple of 16: sqrt(n), 1 to 32 a column, and 16 to 192 in all."""
+    wanted = min(max(math.isqrt(n), dim), 32 * dim)
     return min(max(16 * round(wanted / 16), _LEAST_RIDGES), _MOST_RIDGES)

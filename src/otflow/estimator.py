@@ -58,8 +58,8 @@ class OTFlow(FittedEstimator):
         learning_rate: peak of the learning-rate schedule; None is 0.05 for convex stages (0.005
             to another target than N(0, I)), 0.01 for a network.
         weight_decay: pull of the stages' directions towards 0, >= 0, as in AdamW: less of the rows
-            is learned by heart. None is 0.05 for convex stages to N(0, I) on rows that are few for
-            their numbers, else 0.
+            is learned by heart. None is decided for convex stages to N(0, I): 0 where rows are
+            many, up to 1 where they are few for so many columns. 0 for a network.
         patience: validations (one every 25 steps) without improvement before stopping.
         merging: share of max_iter during which the components of a mixture target come apart, from
             one place to where they are: the likelihood alone does not carry mass over the gap
@@ -111,7 +111,7 @@ class OTFlow(FittedEstimator):
         n_probes: int = 0,
         max_iter: int = 4000,
         natural_iter: int = 0,
-        batch_size: int = 1024,
+        batch_size: int = 512,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
         patience: int = 20,

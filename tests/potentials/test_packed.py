@@ -1,10 +1,21 @@
 """Packed symmetric matrices: against NumPy's dense ones, and where they are not definite."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.potentials.packed import apply, dense, pack, packed_dim, packed_size, squares, sweep
+from otflow.potentials.packed import (
+    apply,
+    dense,
+    pack,
+    packed_dim,
+    packed_size,
+    squares,
+    summed_squares,
+    sweep,
+    upper,
+)
 from otflow.precision import precision
 from otflow.schemes.log_det import SWEPT, packed_log_det
 
@@ -37,6 +48,34 @@ def test_squares_are_outer_products():
     v = RNG.standard_normal((2, 4, 5))
     expected = np.einsum("kin,kjn->knij", v, v)
     np.testing.assert_allclose([dense(part) for part in squares(v)], expected, rtol=1e-15)
+
+
+def test_slope_of_squares():
+    """Against automatic differentiation of the dense outer products."""
+    v, w = RNG.standard_normal((2, 4, 5)), RNG.standard_normal((2, packed_size(4), 5))
+
+    def plainly(v):
+        outer = v[:, :, None] * v[:, None]
+        return (w * outer.reshape(2, 16, 5)[:, upper(4)]).sum()
+
+    found = jax.grad(lambda v: (w * squares(v)).sum())(v)
+    np.testing.assert_allclose(found, jax.grad(plainly)(v), rtol=1e-13)
+
+
+def test_sum_of_squares_and_its_slopes():
+    """As the weighted sum of squares of each; slopes by automatic differentiation of that."""
+    weights, v, w = RNG.random(2), RNG.standard_normal((2, 4, 5)), RNG.standard_normal((10, 5))
+
+    def plainly(weights, v):
+        return jnp.sum(weights[:, None, None] * squares(v), axis=0)
+
+    np.testing.assert_allclose(summed_squares(weights, v), plainly(weights, v), rtol=1e-13)
+    found, expected = (
+        jax.grad(lambda a, b, f=f: (w * f(a, b)).sum(), (0, 1))(weights, v)
+        for f in (summed_squares, plainly)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 11, 16])

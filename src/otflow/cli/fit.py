@@ -51,7 +51,7 @@ def fit(
     ] = 0,
     max_iter: Annotated[int, typer.Option(help="Most optimiser steps.")] = 4000,
     natural_iter: Annotated[int, typer.Option(help="Natural-gradient steps after those.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 1024,
+    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 512,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate; 0.05, or 0.01 of a resnet.")
     ] = None,

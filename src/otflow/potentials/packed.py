@@ -22,11 +22,40 @@ def packed_dim(size: int) -> int:
     return (math.isqrt(8 * size + 1) - 1) // 2
 
 
+@jax.custom_vjp
 def squares(v: Float[Array, "*k d n"]) -> Float[Array, "*k t n"]:
     """v v' of each column."""
-    d = v.shape[-2]  # slices, because the way back through an index would scatter
-    rows = [v[..., i : i + 1, :] * v[..., i:, :] for i in range(d)]
+    rows = [v[..., i : i + 1, :] * v[..., i:, :] for i in range(v.shape[-2])]
     return jnp.concatenate(rows, axis=-2)
+
+
+def _squares_back(v: Array, cotangent: Array) -> tuple[Array]:
+    """Symmetric sums; the derivative of slices would be as many padded arrays."""
+    d = v.shape[-2]
+    both = cotangent[..., _places(d), :] * (1 + np.eye(d, dtype=v.dtype))[..., None]
+    return (jnp.sum(both * v[..., None, :, :], axis=-2),)
+
+
+squares.defvjp(lambda v: (squares(v), v), _squares_back)
+
+
+@jax.custom_vjp
+def summed_squares(weights: Float[Array, " k"], v: Float[Array, "k d n"]) -> Float[Array, "t n"]:
+    """sum_k weights_k v_k v_k' of each column, without the k terms."""
+    scaled = weights[:, None, None] * v
+    rows = [jnp.sum(scaled[:, i : i + 1] * v[:, i:], axis=0) for i in range(v.shape[1])]
+    return jnp.concatenate(rows, axis=0)
+
+
+def _summed_back(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    weights, v = kept
+    both = unpack(cotangent) * (1 + np.eye(v.shape[1], dtype=v.dtype))[..., None]
+    turned = jnp.sum(both * v[:, None], axis=2)
+    slope = 0.5 * jnp.sum(turned * v, axis=(1, 2))
+    return slope, weights[:, None, None] * turned
+
+
+summed_squares.defvjp(lambda w, v: (summed_squares(w, v), (w, v)), _summed_back)
 
 
 def pack(M: Float[Array, "n d d"]) -> Float[Array, "t n"]:

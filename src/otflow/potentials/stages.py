@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.base import AbstractStages, EulerStep, Points, Times, check_points
 from otflow.potentials.gaussian import GaussianBase
-from otflow.potentials.packed import pack, packed_size, squares
+from otflow.potentials.packed import pack, packed_size, squares, summed_squares
 
 FLOOR = 0.05  # F_k, as a share of the Jacobian of the Gaussian base's step
 GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
@@ -59,12 +59,14 @@ class ConvexStage(eqx.Module):
 
     def step(self, x: Points, floor: Float[Array, "d d"]) -> EulerStep:
         """grad u_k and its Jacobian, >= F_k, at n points: two products with the directions."""
-        ridges, terms = self._arguments(x)
-        tanh, shares = jnp.tanh(ridges), jax.nn.softmax(terms, axis=1)
-        means, e = self._means(shares), height(self.group_heights)[:, None, None]
-        curved = (height(self.ridge_heights) * squares(self.ridges.T)) @ (1 - tanh**2)
-        spread = (e * squares(jnp.swapaxes(self.terms, 1, 2))) @ shares - e * squares(means)
-        jacobian = curved + jnp.sum(spread, axis=0) + pack(self._matrix(floor)[None])
+        ridges, arguments = self._arguments(x)
+        tanh, shares = jnp.tanh(ridges), jax.nn.softmax(arguments, axis=1)
+        means, e = self._means(shares), height(self.group_heights)
+        weights = jnp.repeat(e, self.terms.shape[1])
+        terms = self.terms.reshape(-1, self.terms.shape[2])
+        jacobian = (height(self.ridge_heights) * squares(self.ridges.T)) @ (1 - tanh**2)
+        jacobian = jacobian + (weights * squares(terms.T)) @ shares.reshape(len(terms), -1)
+        jacobian = jacobian - summed_squares(e, means) + pack(self._matrix(floor)[None])
         return EulerStep(self._image(x, floor, tanh, means), jacobian)
 
     def _matrix(self, floor: Float[Array, "d d"]) -> Float[Array, "d d"]:

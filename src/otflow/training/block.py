@@ -155,7 +155,8 @@ def make_block(
         most = max(most, n_steps)
         batches = batches.take(np.minimum(np.arange(most), n_steps - 1))
         given = ShardedRows.of(batches, part)
-        around = ShardedRows.of(batches.around(), part, given.mesh)
+        folds = not eqx.combine(params, static).bijective
+        around = ShardedRows.of(batches.around(), part, given.mesh) if folds else given
         span = np.array([first, n_steps])
         aim = target if towards is None else towards
         shared = everywhere((params, static, state, span, aim), given.mesh)
