@@ -127,7 +127,7 @@ def main() -> None:
         jobs = [(s, 2, 10.0, 0) for s in given.schemes]
     for scheme, dim, alpha, seed in jobs:
         if scheme == "conforming":
-            settings = dict(CONFORMING[dim], n_steps=1, depth=0)
+            settings = dict(CONFORMING[dim], n_steps=1, depth=0, potential="resnet")
         else:
             settings = {"n_steps": 8, "width": 32, "max_iter": 1500, "beta": 1.0}
             settings |= {"depth": 1, "batch_size": 4096 if dim == 2 else 1024}

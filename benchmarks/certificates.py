@@ -99,7 +99,8 @@ def trained_product(dim: int, quick: bool) -> None:
     with precision("float64"):
         rho0 = RotatedProduct(*rows, exact.rotation)
     settings = TRAINING[dim] | ({"max_iter": 200, "natural_iter": 20} if quick else {})
-    model = OTFlow(alpha=ALPHA, n_steps=1, depth=0, random_state=0, verbose=False, **settings)
+    options = {"potential": "resnet", "depth": 0, "n_steps": 1, "random_state": 0, "verbose": False}
+    model = OTFlow(alpha=ALPHA, **options, **settings)
     flow = cast(model.fit_density(rho0).flow_, "float64")
     x = exact.sample(5, 200_000)
     y = np.concatenate([np.asarray(flow.forward(part)) for part in np.split(x, 20)])

@@ -3,7 +3,7 @@
     python benchmarks/integrals.py
     python benchmarks/integrals.py --settings '{"potential": "resnet"}'
 
-Integrals by the trapezoid rule (1 and 2 columns, float64) on a grid that is fine around every centre
+Integrals by the trapezoid rule (1 and 2 columns, float64) on a grid that is fine around all centres
 and where the flow's own samples are, and goes to 30 standard deviations; by importance sampling
 (`otflow.normalisation`) in more columns and where clusters are too thin for a grid. KL to the true
 law on 20,000 fresh rows with its 95 % interval: negative beyond it would be a density above the

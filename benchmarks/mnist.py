@@ -73,7 +73,14 @@ def main() -> None:
     data = datasets.mnist(given.data)
     pca = PCA(given.components, whiten=True, random_state=0).fit(data.train)
     train, validation, test = (pca.transform(p) for p in (data.train, data.validation, data.test))
-    options = {"alpha": 100.0, "width": 128, "depth": 0, "n_steps": 4, "batch_size": 512}
+    options = {
+        "alpha": 100.0,
+        "potential": "resnet",
+        "width": 128,
+        "depth": 0,
+        "n_steps": 4,
+        "batch_size": 512,
+    }
     options |= {"learning_rate": 0.005, "patience": 10**6, "random_state": 0, "verbose": False}
     model = OTFlow(standardize=False, **options)
     fit_within(model, train, validation, 60 * given.minutes)

@@ -48,13 +48,15 @@ class Ours(Contestant):
         target = StandardNormal(x.shape[1])
         key = jax.random.key(setup.seed)
         args = (target, setup.alpha, setup.width, setup.depth, "gaussian", key)
-        potential = starting_potential(x.astype(np.float64), *args)
         n_steps = setup.n_steps if self.n_steps is None else self.n_steps
         rk4 = self.scheme_name == "rk4"
+        stages = None if rk4 else n_steps
+        potential = starting_potential(x.astype(np.float64), *args, n_stages=stages)
         self.scheme: AbstractScheme = RK4(n_steps, self.trace) if rk4 else Conforming(n_steps)
-        beta = setup.beta if rk4 else 0.0  # the estimator's default for each use
+        beta = setup.beta if rk4 else 3 * setup.alpha  # the estimator's default for each use
         clip_norm = 10.0 * max(1.0, setup.alpha)
-        config = TrainingConfig(max_iter=setup.total_steps, clip_norm=clip_norm)
+        rate = 0.01 if rk4 else 0.05
+        config = TrainingConfig(max_iter=setup.total_steps, clip_norm=clip_norm, learning_rate=rate)
         adam = optax.adam(learning_rate_schedule(config))
         optimiser = optax.chain(optax.clip_by_global_norm(clip_norm), adam)
         self.params, self.static = split_trainable(potential)

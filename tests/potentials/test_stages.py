@@ -226,3 +226,12 @@ def test_times_between_stages_are_refused():
                 scheme.push(p, X)
     with pytest.raises(ValueError, match="t: expected a scalar"):
         p.value(X, np.zeros(6))
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_jacobian_of_many_columns_is_the_same(monkeypatch):
+    """Beyond some columns it is built from products a point instead of the directions' squares."""
+    p = stages(wild=0.7)
+    found = p.step(X, 1 / 3).jacobian
+    monkeypatch.setattr("otflow.potentials.stages._PACKED", 2)
+    np.testing.assert_allclose(p.step(X, 1 / 3).jacobian, found, rtol=1e-12, atol=1e-13)

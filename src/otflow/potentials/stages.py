@@ -26,6 +26,7 @@ FLOOR = 0.05  # F_k, as a share of the Jacobian of the Gaussian base's step
 GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
 _RIDGE_NORM, _RIDGE_RANGE, _TERM_NORM = 1.5, 4.5, 2.0
 _SHARPNESS = 4.0  # of the softplus that keeps heights positive
+_PACKED = 100  # columns up to which a Jacobian is a sum over directions' squares
 _SILENT = -2.0  # raw height at the start: 8e-5
 
 
@@ -64,8 +65,14 @@ class ConvexStage(eqx.Module):
         means, e = self._means(shares), height(self.group_heights)
         weights = jnp.repeat(e, self.terms.shape[1])
         terms = self.terms.reshape(-1, self.terms.shape[2])
-        jacobian = (height(self.ridge_heights) * squares(self.ridges.T)) @ (1 - tanh**2)
-        jacobian = jacobian + (weights * squares(terms.T)) @ shares.reshape(len(terms), -1)
+        c, bends = height(self.ridge_heights), 1 - tanh**2
+        flat = shares.reshape(len(terms), -1)
+        if x.shape[1] <= _PACKED:
+            jacobian = (c * squares(self.ridges.T)) @ bends + (weights * squares(terms.T)) @ flat
+        else:  # the squares of all directions would be larger than the points' matrices
+            both = jnp.concatenate([c[:, None] * bends, weights[:, None] * flat])
+            directions = jnp.concatenate([self.ridges, terms])
+            jacobian = pack((both.T[:, None] * directions.T) @ directions)
         jacobian = jacobian - summed_squares(e, means) + pack(self._matrix(floor)[None])
         return EulerStep(self._image(x, floor, tanh, means), jacobian)
 
