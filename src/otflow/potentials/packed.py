@@ -25,12 +25,12 @@ def packed_dim(size: int) -> int:
 @jax.custom_vjp
 def squares(v: Float[Array, "*k d n"]) -> Float[Array, "*k t n"]:
     """v v' of each column."""
-    rows = [v[..., i : i + 1, :] * v[..., i:, :] for i in range(v.shape[-2])]
-    return jnp.concatenate(rows, axis=-2)
+    rows, columns = _pairs(v.shape[-2])
+    return v[..., rows, :] * v[..., columns, :]
 
 
 def _squares_back(v: Array, cotangent: Array) -> tuple[Array]:
-    """Symmetric sums; the derivative of slices would be as many padded arrays."""
+    """Symmetric sums; the derivative of an index would scatter."""
     d = v.shape[-2]
     both = cotangent[..., _places(d), :] * (1 + np.eye(d, dtype=v.dtype))[..., None]
     return (jnp.sum(both * v[..., None, :, :], axis=-2),)
@@ -42,9 +42,8 @@ squares.defvjp(lambda v: (squares(v), v), _squares_back)
 @jax.custom_vjp
 def summed_squares(weights: Float[Array, " k"], v: Float[Array, "k d n"]) -> Float[Array, "t n"]:
     """sum_k weights_k v_k v_k' of each column, without the k terms."""
-    scaled = weights[:, None, None] * v
-    rows = [jnp.sum(scaled[:, i : i + 1] * v[:, i:], axis=0) for i in range(v.shape[1])]
-    return jnp.concatenate(rows, axis=0)
+    rows, columns = _pairs(v.shape[1])
+    return jnp.sum((weights[:, None, None] * v)[:, rows] * v[:, columns], axis=0)
 
 
 def _summed_back(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
@@ -72,6 +71,13 @@ def upper(dim: int) -> Int[np.ndarray, " t"]:
 def unpack(packed: Float[Array, "t n"]) -> Float[Array, "d d n"]:
     """The full matrices, points last."""
     return packed[_places(packed_dim(packed.shape[0]))]
+
+
+@functools.cache
+def _pairs(dim: int) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
+    """Row and column of each number of the packed form."""
+    rows, columns = np.triu_indices(dim)
+    return rows.astype(np.int32), columns.astype(np.int32)
 
 
 @functools.cache
