@@ -19,7 +19,6 @@ import os
 import platform
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -27,8 +26,8 @@ from scipy.spatial import cKDTree
 from otflow import datasets, transport_between
 from otflow.between import sample_w2
 from otflow.reference import discrete
+from tables import DATA
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 SETS = {"embryoid_body": datasets.embryoid_body, "sc_lineage_2d": datasets.sc_lineage_2d}
 NAMES = ("ours", "discrete", "ot-cfm", "identity", "floor")
 
@@ -119,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default=os.environ.get("OTFLOW_DATA", DATA), help="folder")
+    parser.add_argument("--data", default=DATA, help="folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--json", help="append every row to this file, one JSON object a line")

@@ -21,6 +21,7 @@ import numpy as np
 from otflow import OTFlow
 from otflow.datasets.tables import Table
 from tables import DATA, LOADERS
+from tabular import VALIDATION_ROWS, interval
 from timing.budget import fit_within
 from timing.table import table
 
@@ -36,7 +37,6 @@ TEN = (
     "checkerboard",
     "miniboone_mini",
 )
-_VALIDATION_ROWS = 10_000
 COLUMNS = {
     "set": "set",
     "setting": "setting",
@@ -55,23 +55,23 @@ def run(data: Table, settings: dict[str, Any], seconds: float | None) -> dict[st
     """Train, within so many seconds or to the settings' own end, and test."""
     start = time.perf_counter()
     model = OTFlow(**{"random_state": 0, "verbose": False} | settings)
-    validation = data.validation[:_VALIDATION_ROWS]
+    validation = data.validation[:VALIDATION_ROWS]
     if seconds is None:
         model.fit(data.train, X_val=validation)
     else:
         fit_within(model.set_params(patience=10**6), data.train, validation, seconds)
     spent = time.perf_counter() - start
-    scores = model.score_samples(data.test)
+    nll, half = interval(model.score_samples(data.test))
     pushed = model.flow_.push(model.standardizer_.forward(data.test))
     transport, bend = (float(np.mean(c)) for c in (pushed.transport, pushed.straightness))
     return {
         "set": data.name,
         "setting": json.dumps(settings) if settings else "default",
-        "nll": -float(scores.mean()),
-        "half_interval": float(1.96 * scores.std() / np.sqrt(len(scores))),
+        "nll": nll,
+        "half_interval": half,
         "bend": 100 * bend / (2 * transport),
         "transport": transport,
-        "objective": transport - model.alpha * float(scores.mean()),
+        "objective": transport + model.alpha * nll,
         "steps": model.n_iter_,
         "seconds": spent,
         "status": model.status_,

@@ -10,18 +10,16 @@ way back from the target to the data (the inverse flow's path).
 """
 
 import argparse
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 from sklearn.decomposition import PCA
 
 from otflow import OTFlow, datasets
 from otflow.extras import require
+from tables import DATA
 from timing.budget import fit_within
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _COUNT = 10  # images a row
 
 
@@ -61,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default=os.environ.get("OTFLOW_DATA", DATA), help="folder")
+    parser.add_argument("--data", default=DATA, help="folder")
     parser.add_argument("--components", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--out", default="mnist.png")

@@ -35,7 +35,7 @@ from timing.field import Field
 from timing.table import table
 
 COMMON = {"alpha": 1000.0, "beta": 0.0, "n_steps": 6, "batch_size": 256}  # "the best density"
-_VALIDATION_ROWS = 10_000
+VALIDATION_ROWS = 10_000
 _PEER_ROWS = 20_000
 _SLICE = 60.0  # seconds of a peer's training between two points of its curve
 COLUMNS = {
@@ -66,7 +66,7 @@ def ours(data: Table, budget: float, settings: dict[str, Any], certificate: bool
     start = time.perf_counter()
     options = {"random_state": 0, "patience": 10**6, "verbose": False, "standardize": False}
     model = OTFlow(**options | settings)
-    curve = fit_within(model, data.train, data.validation[:_VALIDATION_ROWS], budget)
+    curve = fit_within(model, data.train, data.validation[:VALIDATION_ROWS], budget)
     minutes = (time.perf_counter() - start) / 60
     scores = model.score_samples(data.test)
     valid = np.isfinite(scores)

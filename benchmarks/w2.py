@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -33,8 +32,8 @@ from otflow.datasets import MapPair
 from otflow.potentials import GaussianBase
 from otflow.precision import precision
 from otflow.targets import GaussianMixture
+from tables import DATA
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 SETTINGS = {
     2: {"n_steps": 1, "learning_rate": 0.05, "batch_size": 1024},
     8: {"n_steps": 4, "learning_rate": 0.003, "batch_size": 1024},
@@ -50,9 +49,10 @@ def otflow_maps(pair: MapPair, seconds: float, settings: dict) -> tuple[np.ndarr
     target = GaussianMixture(pair.weights, pair.means, pair.covs)
     options = {"alpha": 300.0, "patience": 10**6, "random_state": 0}
     options |= SETTINGS[pair.means.shape[1]] | settings
+    natural = options.pop("natural", 0.0)  # share of the time for natural-gradient steps
     model = OTFlow(target=target, standardize=False, verbose=False, **options)
     cut = len(pair.y_train) // 10
-    fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds)
+    fit_within(model, pair.y_train[cut:], pair.y_train[:cut], seconds, natural)
     return model.inverse_transform(pair.x_test), model.transform(pair.y_test)
 
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default=os.environ.get("OTFLOW_DATA", DATA), help="folder")
+    parser.add_argument("--data", default=DATA, help="folder")
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from otflow import OTFlow
 from otflow.batching import map_rows
 from otflow.building import starting_potential
+from otflow.defaults import decided
 from otflow.devices import gathered, one_lapack_thread, use_all_cores
 from otflow.flow import Flow
 from otflow.precision import cast
@@ -18,7 +18,7 @@ from otflow.schemes import RK4, AbstractScheme, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig
 from otflow.training.block import make_block
-from otflow.training.loop import learning_rate_schedule
+from otflow.training.loop import learning_rate_schedule, make_optimiser
 from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 from peers.base import Contestant, Level, Setup, batches
@@ -53,12 +53,15 @@ class Ours(Contestant):
         stages = None if rk4 else n_steps
         potential = starting_potential(x.astype(np.float64), *args, n_stages=stages)
         self.scheme: AbstractScheme = RK4(n_steps, self.trace) if rk4 else Conforming(n_steps)
-        beta = setup.beta if rk4 else 3 * setup.alpha  # the estimator's default for each use
+        used = decided(
+            "resnet" if rk4 else "convex", setup.alpha, *x.shape, normal=True, fresh=False
+        )
+        beta = setup.beta if rk4 else used["beta"]
         clip_norm = 10.0 * max(1.0, setup.alpha)
-        rate = 0.01 if rk4 else 0.05
-        config = TrainingConfig(max_iter=setup.total_steps, clip_norm=clip_norm, learning_rate=rate)
-        adam = optax.adam(learning_rate_schedule(config))
-        optimiser = optax.chain(optax.clip_by_global_norm(clip_norm), adam)
+        config = TrainingConfig(
+            max_iter=setup.total_steps, clip_norm=clip_norm, learning_rate=used["learning_rate"]
+        )
+        optimiser = make_optimiser(config, learning_rate_schedule(config))
         self.params, self.static = split_trainable(potential)
         self.state = optimiser.init(self.params)
         self.block = make_block(self.scheme.for_training(), target, optimiser, setup.alpha, beta)

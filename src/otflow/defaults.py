@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from otflow.potentials.stages import GROUP_SIZE, GROUPS
+
 POTENTIALS = ("convex", "resnet")
 _RESNET: dict[str, Any] = {
     "width": 64,
@@ -12,7 +14,6 @@ _RESNET: dict[str, Any] = {
 }
 _LEAST_RIDGES, _MOST_RIDGES = 16, 192
 _STRAIGHT = 3.0  # beta / alpha: toys' paths bend by 2 to 4 %
-_TERMS = 128  # of the log-sum-exps of a stage
 _CROWDED = 0.1  # directions' numbers a row and stage from which rows are learned by heart
 _DECAY = 0.15  # gas turbine 0.05, digits 0.5
 
@@ -41,7 +42,7 @@ def decided(
         return dict(_RESNET)
     rate = 0.05 if normal else 0.005
     width = ridges(n, dim)
-    crowding = (width + _TERMS) * dim / n
+    crowding = (width + GROUPS * GROUP_SIZE) * dim / n
     crowded = normal and not fresh and crowding > _CROWDED
     decay = min(1.0, round(_DECAY * math.sqrt(crowding), 3)) if crowded else 0.0
     found = {"width": width, "beta": _STRAIGHT * float(alpha)}

@@ -11,7 +11,7 @@ from otflow.columns import check_inside, check_on_grid, make_column_map
 from otflow.conditions import check_rows, check_validation, column_names_of
 from otflow.devices import use_all_cores
 from otflow.fitted_estimator import FittedEstimator
-from otflow.fitting import Fitted, Material, Settings, TrainingDivergedError, fit_flow
+from otflow.fitting import DECIDED, Fitted, Material, Settings, TrainingDivergedError, fit_flow
 from otflow.precision import cast, precision
 from otflow.preprocessing import ColumnMap, Standardizer
 from otflow.shards import ShardedTable
@@ -382,9 +382,7 @@ class OTFlow(FittedEstimator):
         if fitted.integral is not None and fitted.integral.above_one:
             warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
         self.decided_ = {
-            f.name: getattr(fitted.settings, f.name)
-            for f in dataclasses.fields(Settings)
-            if getattr(self, f.name) is None and getattr(fitted.settings, f.name) is not None
+            name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
         }
         if fitted.natural_history is not None:
             self.natural_history_ = fitted.natural_history

@@ -1,6 +1,7 @@
 """What a fitted OTFlow does: densities, samples, maps, certificates, files."""
 
 import copy
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable
@@ -216,7 +217,7 @@ class FittedEstimator(TabularEstimator):
         training: dict[str, Any] = {"history": _without_nan(self.history_), "n_iter": self.n_iter_}
         training |= {"status": self.status_, "decided": self.decided_}
         if self.integral_ is not None:
-            training["integral"] = [self.integral_.value, self.integral_.standard_error]
+            training["integral"] = dataclasses.astuple(self.integral_)
         if hasattr(self, "natural_history_"):
             training["natural_history"] = _without_nan(self.natural_history_)
         columns = self.columns_ if hasattr(self, "feature_names_in_") else None

@@ -22,9 +22,7 @@ from otflow.training.plan import start_from_plan
 
 # natural steps on rows alone: far, and taken back where the batch's objective does not fall
 _ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
-
-
-_DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay")
+DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay")
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -63,9 +61,10 @@ class Settings:
     verbose: bool
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("depth", 0), ("natural_iter", 0), ("n_probes", 0)):
-            if getattr(self, name) is not None or name != "width":
-                check_count(name, getattr(self, name), least)
+        for name in ("depth", "natural_iter", "n_probes"):
+            check_count(name, getattr(self, name), 0)
+        if self.width is not None:
+            check_count("width", self.width)
         make_scheme(self.scheme, self.n_steps)
         if self.n_probes and self.scheme != "rk4":
             raise ValueError(
@@ -79,8 +78,10 @@ class Settings:
                 f"potential: expected 'resnet' with scheme {self.scheme!r}; got 'convex', whose "
                 "stages are steps of the conforming scheme."
             )
-        whole = not any(getattr(self, name) is None for name in _DECIDED)
-        _ = self.training(0) if whole else self.resolved(1, 1)  # which checks itself
+        if any(getattr(self, name) is None for name in DECIDED):
+            self.resolved(1, 1)  # checked as these are
+        else:
+            self.training(0)
         if self.base not in BASES:
             raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
         if self.target is not None and not isinstance(self.target, AbstractTarget):

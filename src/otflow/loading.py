@@ -27,8 +27,7 @@ def load(path: str | Path) -> OTFlow:
             estimator.natural_history_ = _with_nan(model.training["natural_history"])
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
-        kept = model.training.get("integral")
-        estimator.integral_ = None if kept is None else Integral(*map(float, kept))
+        estimator.integral_ = Integral.kept(model.training)
         estimator.decided_ = dict(model.training.get("decided", {}))
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, error) from error

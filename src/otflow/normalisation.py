@@ -6,28 +6,35 @@ may fold where no row lies; each fold counts mass twice.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
+from otflow.evaluation import Estimate
 from otflow.flow import Flow
+from otflow.precision import dtype_of, precision
 
 _DRAWS = 4096
 _CENTRES = 512  # rows that carry a kernel
 _KERNEL = 0.3  # deviation of a kernel, in those of the columns
 _WIDER = 2.0  # deviation of the Gaussian around all rows, in theirs
 _BACK = 1e-2  # distance, in deviations, within which a point is its image's preimage
+ABOVE_ONE = 1.02  # more than rounding and the proposal's faults
 _RESOLVED = 0.2  # standard error up to which the estimate says something
 
 
 @dataclasses.dataclass(frozen=True)
-class Integral:
-    """An estimate of the integral of a density and its standard error."""
+class Integral(Estimate):
+    """The integral of a density, estimated."""
 
-    value: float
-    standard_error: float
+    @staticmethod
+    def kept(training: dict[str, Any]) -> "Integral | None":
+        """That of a model file's training, None where it was not measured."""
+        found = training.get("integral")
+        return None if found is None else Integral(*map(float, found))
 
     @property
     def resolved(self) -> bool:
@@ -37,18 +44,18 @@ class Integral:
     @property
     def above_one(self) -> bool:
         """More than one beyond doubt and rounding: four standard errors."""
-        return self.resolved and self.value - 4 * self.standard_error > 1.02
+        return self.resolved and self.mean - 4 * self.standard_error > ABOVE_ONE
 
     def warning(self) -> str:
         """What a user should know of a density that is none."""
         return (
             f"the density integrates to {self}, not to 1: the map folds where no row lies, and "
-            f"log-densities are up to {math.log(self.value):.2g} nats too high. The stages of "
+            f"log-densities are up to {math.log(self.mean):.2g} nats too high. The stages of "
             "potential='convex' cannot fold."
         )
 
     def __str__(self) -> str:
-        text = f"{self.value:.3g} +- {1.96 * self.standard_error:.2g}"
+        text = f"{self.mean:.3g} +- {1.96 * self.standard_error:.2g}"
         return text if self.resolved else f"{text}, not resolved"
 
 
@@ -70,15 +77,19 @@ def density_integral(
     rng = np.random.default_rng(seed)
     half = draws // 2
     wide = _Wide.around(np.asarray(x, np.float64), rng)
-    pulled = flow.pull(flow._draw(jax.random.key(seed), half))
+    with precision(dtype_of(flow.potential)):
+        y = flow.target.sample(jax.random.key(seed), half)
+        pulled = flow.pull(y)
+        log_own = flow.target.log_prob(y) - pulled.log_det
+        drawn = wide.draw(half, rng)
+        pushed = flow.push(drawn)
+        log_drawn = flow.target.log_prob(pushed.points) + pushed.log_det
+        back = np.asarray(flow.inverse(pushed.points), np.float64)
     found = np.asarray(pulled.valid) & np.isfinite(np.asarray(pulled.points)).all(axis=1)
-    own = np.asarray(pulled.points, np.float64)[found]
-    points = np.concatenate([own, wide.draw(half, rng)])
-    log_p = np.asarray(flow.log_prob(points), np.float64)
-    back = np.asarray(flow.inverse(flow.forward(points)), np.float64)
-    scale = np.maximum(wide.scale, 1e-12)
-    returns = np.abs((back - points) / scale).max(axis=1) < _BACK
-    log_own = np.where(returns, log_p, -np.inf)
+    returns = np.abs((back - drawn) / wide.scale).max(axis=1) < _BACK
+    points = np.concatenate([np.asarray(pulled.points, np.float64)[found], drawn])
+    log_p = np.concatenate([np.asarray(log_own)[found], np.asarray(log_drawn)]).astype(float)
+    log_own = np.where(np.r_[np.ones(found.sum(), bool), returns], log_p, -np.inf)
     # samples that were not found are missing from their law and from their share alike
     log_q = np.logaddexp(log_own, wide.log_density(points)) + math.log(half / len(points))
     weights = np.exp(np.where(np.isneginf(log_p), -np.inf, log_p - log_q))

@@ -1,5 +1,6 @@
 """The costs of SPEC 1, kept apart, and their weighted sum."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -10,8 +11,6 @@ from jaxtyping import Array, Float
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
-
-COSTS = ("transport", "nll", "straightness", "hjb")
 
 
 class Costs(eqx.Module):
@@ -52,7 +51,8 @@ class Costs(eqx.Module):
 
 def costs_at(history: dict[str, list[float]], row: int) -> dict[str, float]:
     """The validation costs that a training history has, by name, at one of its rows."""
-    return {name: history[f"val_{name}"][row] for name in COSTS if f"val_{name}" in history}
+    names = (field.name for field in dataclasses.fields(Costs))
+    return {name: history[f"val_{name}"][row] for name in names if f"val_{name}" in history}
 
 
 def costs(

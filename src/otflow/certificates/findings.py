@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from otflow.certificates.certificate import Line
+from otflow.normalisation import ABOVE_ONE
 
 WIDTH = 0.1  # share of 1/2 E|T(x) - x|^2 above which optimality counts as not shown
 BEND = 0.01  # share of E|T(x) - x|^2
@@ -58,7 +59,7 @@ def findings(
         found.append(f"grad T has an eigenvalue {smallest:.2g} <= 0: T folds or turns")
     total = by_name.get("integral of the density")
     low = total.interval[0] if total is not None and total.interval else None
-    if total is not None and low is not None and low > 1.02:
+    if total is not None and low is not None and low > ABOVE_ONE:
         found.append(f"no density: it integrates to {total.value:.3g}, the map folds off the rows")
     found += _path_findings(by_name["straightness"], moved)
     found += _law_findings(lines, value, nll_error)

@@ -156,11 +156,10 @@ def integral_line(found: Integral | None, confidence: float) -> Line:
     if found is None:
         text = "every step of the map is a bijection of the whole space, by construction"
         return Line("integral of the density", 1.0, (1.0, 1.0), proved(confidence), "1", text)
-    half = 1.96 * found.standard_error
     return Line(
         "integral of the density",
-        found.value,
-        (found.value - half, found.value + half),
+        found.mean,
+        found.interval,
         ESTIMATED,
         "1",
         "importance sampling from the flow's own samples and the widened law of the rows: above 1 "

@@ -78,9 +78,9 @@ def _integral(training: dict[str, Any]) -> str:
     from otflow.normalisation import Integral
 
     try:
-        return str(Integral(*map(float, training["integral"])))
-    except (KeyError, TypeError, ValueError):
-        return "not measured"
+        return str(Integral.kept(training) or "not measured")
+    except (AttributeError, TypeError, ValueError):
+        return "not readable"
 
 
 def _kept(training: dict[str, Any]) -> dict[str, Any]:

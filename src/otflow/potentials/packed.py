@@ -25,47 +25,38 @@ def packed_dim(size: int) -> int:
 @jax.custom_vjp
 def squares(v: Float[Array, "*k d n"]) -> Float[Array, "*k t n"]:
     """v v' of each column."""
-    rows, columns = _pairs(v.shape[-2])
+    rows, columns = pairs(v.shape[-2])
     return v[..., rows, :] * v[..., columns, :]
-
-
-def _squares_back(v: Array, cotangent: Array) -> tuple[Array]:
-    """Symmetric sums; the derivative of an index would scatter."""
-    d = v.shape[-2]
-    both = cotangent[..., _places(d), :] * (1 + np.eye(d, dtype=v.dtype))[..., None]
-    return (jnp.sum(both * v[..., None, :, :], axis=-2),)
-
-
-squares.defvjp(lambda v: (squares(v), v), _squares_back)
 
 
 @jax.custom_vjp
 def summed_squares(weights: Float[Array, " k"], v: Float[Array, "k d n"]) -> Float[Array, "t n"]:
     """sum_k weights_k v_k v_k' of each column, without the k terms."""
-    rows, columns = _pairs(v.shape[1])
+    rows, columns = pairs(v.shape[1])
     return jnp.sum((weights[:, None, None] * v)[:, rows] * v[:, columns], axis=0)
+
+
+def _turned(cotangent: Float[Array, "... t n"], v: Float[Array, "*k d n"]) -> Array:
+    """The slope of <cotangent, v v'> in v; the derivative of an index would scatter."""
+    d = v.shape[-2]
+    both = cotangent[..., _places(d), :] * (1 + np.eye(d, dtype=v.dtype))[..., None]
+    return jnp.sum(both * v[..., None, :, :], axis=-2)
 
 
 def _summed_back(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     weights, v = kept
-    both = unpack(cotangent) * (1 + np.eye(v.shape[1], dtype=v.dtype))[..., None]
-    turned = jnp.sum(both * v[:, None], axis=2)
-    slope = 0.5 * jnp.sum(turned * v, axis=(1, 2))
-    return slope, weights[:, None, None] * turned
+    turned = _turned(cotangent, v)
+    return 0.5 * jnp.sum(turned * v, axis=(1, 2)), weights[:, None, None] * turned
 
 
+squares.defvjp(lambda v: (squares(v), v), lambda v, cotangent: (_turned(cotangent, v),))
 summed_squares.defvjp(lambda w, v: (summed_squares(w, v), (w, v)), _summed_back)
 
 
 def pack(M: Float[Array, "n d d"]) -> Float[Array, "t n"]:
     """The upper triangles."""
-    return M.reshape(M.shape[0], -1)[:, upper(M.shape[-1])].T
-
-
-@functools.cache
-def upper(dim: int) -> Int[np.ndarray, " t"]:
-    """Where the upper triangle stands in a flat matrix."""
-    return np.flatnonzero(np.triu(np.ones((dim, dim)))).astype(np.int32)
+    rows, columns = pairs(M.shape[-1])
+    return M[:, rows, columns].T
 
 
 def unpack(packed: Float[Array, "t n"]) -> Float[Array, "d d n"]:
@@ -74,17 +65,17 @@ def unpack(packed: Float[Array, "t n"]) -> Float[Array, "d d n"]:
 
 
 @functools.cache
-def _pairs(dim: int) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
+def pairs(dim: int) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
     """Row and column of each number of the packed form."""
-    rows, columns = np.triu_indices(dim)
+    rows, columns = np.triu_indices(dim)  # of 64 bits they trip over a change of precision
     return rows.astype(np.int32), columns.astype(np.int32)
 
 
 @functools.cache
 def _places(dim: int) -> Int[np.ndarray, "d d"]:
     """Where each entry of a matrix stands in its packed form."""
-    found = np.zeros((dim, dim), np.int32)  # of 64 bits it trips over a change of precision
-    found[np.triu_indices(dim)] = np.arange(packed_size(dim))
+    found = np.zeros((dim, dim), np.int32)
+    found[pairs(dim)] = np.arange(packed_size(dim))
     return np.maximum(found, found.T)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.potentials.packed import dense, pack, packed_dim, sweep, unpack, upper
+from otflow.potentials.packed import dense, packed_dim, pairs, sweep, unpack
 
 SWEPT = 16  # columns up to which sweeps over all points beat a call of LAPACK a point (measured)
 BARRIER = 1e-3  # eigenvalue below which the barrier replaces the logarithm
@@ -56,15 +56,10 @@ def packed_log_det(packed: Float[Array, "t n"]) -> Float[Array, " n"]:
 
 
 def _packed(packed: Array) -> tuple[Array, Array]:
-    dim = packed_dim(packed.shape[0])
-    if dim <= SWEPT:
-        found, inverse = sweep(unpack(packed))
-        slope = inverse.reshape(dim * dim, -1)[upper(dim)]
-    else:
-        found, inverse = factorise(dense(packed))
-        slope = pack(inverse)
-    twice = 2 - np.eye(dim).ravel()[upper(dim)]  # both triangles
-    return found, slope * twice[:, None].astype(packed.dtype)
+    found, inverse = factorise_packed(packed)
+    rows, columns = pairs(inverse.shape[0])
+    twice = np.where(rows == columns, 1, 2).astype(packed.dtype)  # both triangles
+    return found, inverse[rows, columns] * twice[:, None]
 
 
 def _shortfall(M: Array) -> tuple[Array, Array]:
@@ -96,6 +91,14 @@ log_det.defvjp(_exact, _pull_back)
 barrier_log_det.defvjp(_barrier, _pull_back)
 shortfall.defvjp(_shortfall, _pull_back)
 packed_log_det.defvjp(_packed, lambda slope, cotangent: (cotangent * slope,))
+
+
+def factorise_packed(packed: Float[Array, "t n"]) -> tuple[Array, Array]:
+    """(log det, inverse (d, d, n)) of packed positive definite matrices."""
+    if packed_dim(packed.shape[0]) <= SWEPT:
+        return sweep(unpack(packed))
+    found, inverse = factorise(dense(packed))
+    return found, jnp.moveaxis(inverse, 0, -1)
 
 
 def factorise(M: Array) -> tuple[Array, Array]:

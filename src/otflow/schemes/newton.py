@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from otflow.potentials.base import AbstractPotential, AbstractStages, EulerStep
-from otflow.potentials.packed import apply, dense, packed_dim, sweep, unpack
-from otflow.schemes.log_det import SWEPT, factorise, solve_definite
+from otflow.potentials.base import AbstractPotential, AbstractStages
+from otflow.potentials.packed import apply
+from otflow.schemes.log_det import factorise_packed, solve_definite
 
 _MOST_NEWTON = 60
 
@@ -49,8 +49,8 @@ def invert_stage(
     def solved(x: Array) -> tuple[Array, Array, Array]:
         found = potential.step(x, t)
         residual = found.points - y
-        log_det, newton = _solve(found, residual)
-        return _norm(residual), newton, log_det
+        log_det, inverse = factorise_packed(found.jacobian)
+        return _norm(residual), apply(inverse, residual), log_det
 
     def body(state: _Descent) -> _Descent:
         x = state.x - state.length[:, None] * state.newton
@@ -75,15 +75,6 @@ def invert_stage(
     start = _Descent(x, newton, size, ones, log_det, size <= goal, jnp.zeros((), int))
     end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
     return Inverted(end.x, end.log_det, end.size <= 100 * goal)
-
-
-def _solve(found: EulerStep, b: Float[Array, "n d"]) -> tuple[Array, Array]:
-    """(log det of the Jacobian, its inverse times b)."""
-    if packed_dim(found.jacobian.shape[0]) <= SWEPT:
-        log_det, inverse = sweep(unpack(found.jacobian))
-        return log_det, apply(inverse, b)
-    log_det, inverse = factorise(dense(found.jacobian))
-    return log_det, jnp.einsum("nij,nj->ni", inverse, b)
 
 
 class _Newton(NamedTuple):

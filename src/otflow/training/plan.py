@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 
 from otflow.compiling import hot_jit
 from otflow.potentials.base import AbstractStages
+from otflow.precision import cast, dtype_of
 from otflow.targets import AbstractTarget
 from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
@@ -39,14 +40,9 @@ def start_from_plan(
     """
     x, y = pairs(rows, target, seed)
     params, static = split_trainable(potential)
-    count = jax.tree.map(lambda a: jnp.asarray(a, params_dtype(params)), (x, y))
+    ends = cast((x, y), dtype_of(params))
     order = np.random.default_rng([seed, 3]).integers(len(x), size=(_STEPS, _BATCH))
-    return eqx.combine(_regress(params, static, *count, order), static)
-
-
-def params_dtype(params: Any) -> Any:
-    """That of the first array."""
-    return jax.tree.leaves(params)[0].dtype
+    return eqx.combine(_regress(params, static, *ends, order), static)
 
 
 def pairs(
