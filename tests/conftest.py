@@ -15,6 +15,7 @@ import jaxlib.version
 import pytest
 
 import otflow.fitting
+from otflow import defaults
 from otflow.precision import precision
 from otflow.training import plan
 from tests.models import Trained
@@ -44,7 +45,7 @@ os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few cycles
 
 
-plan._STEPS, plan._POINTS = 100, 256  # those of users are test_plan.py's
+defaults._PLAN_STEPS, plan._POINTS = 100, 256  # those of users are test_plan.py's
 otflow.fitting.density_integral = lambda flow, x: None  # tests of their own: test_normalisation.py
 
 

@@ -28,6 +28,7 @@ def test_large_steps_are_for_the_normal_target():
     assert [values["learning_rate"] for values in found] == [0.05, 0.005, 0.05, 0.05]
     assert [values["weight_decay"] for values in found] == [0.255, 0.0, 0.0, 0.0]
     assert {values["beta"] for values in found} == {21.0}
+    assert [values["plan_iter"] > 0 for values in found] == [False, True, False, False]
 
 
 def test_decisions_are_kept_and_given_values_win(monkeypatch, tmp_path):
@@ -41,6 +42,7 @@ def test_decisions_are_kept_and_given_values_win(monkeypatch, tmp_path):
         "width": 48,
         "beta": 21.0,
         "weight_decay": 0.059,
+        "plan_iter": 0,
     }
     assert (model.used("width"), model.used("learning_rate")) == (48, 0.1)
     assert model.flow_.potential.stage.ridges.shape == (4, 48, 2)

@@ -25,6 +25,13 @@ def test_default_float_inside(dtype, name):
         assert jnp.zeros(1).dtype == jax.random.normal(jax.random.key(0), (1,)).dtype == name
 
 
+def test_products_are_as_precise_as_their_type():
+    """A GPU multiplies float32 with 10 bits unless it is told."""
+    with precision("float32"):
+        product = str(jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 2)), jnp.ones((2, 2))))
+    assert "HIGHEST" in product
+
+
 def test_nothing_changes_outside():
     before = jax.config.jax_enable_x64
     with precision("float64"):
@@ -32,6 +39,7 @@ def test_nothing_changes_outside():
             assert jnp.zeros(1).dtype == np.float32
         assert jnp.zeros(1).dtype == np.float64
     assert jax.config.jax_enable_x64 == before
+    assert jax.config.jax_default_matmul_precision is None
     assert jnp.zeros(1).dtype == np.float32
 
 

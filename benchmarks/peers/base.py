@@ -64,6 +64,15 @@ class Contestant(abc.ABC):
     def sample(self, z: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:
         """Where draws z (n, d) of N(0, I) go: samples, shape (n, d)."""
 
+    @property
+    def weights(self) -> Any:
+        """A copy of what training has reached, for `weights = ...` to return to."""
+        raise NotImplementedError
+
+    @weights.setter
+    def weights(self, kept: Any) -> None:
+        raise NotImplementedError
+
     def first_fit(self, x: np.ndarray, setup: Setup) -> None:
         """What a fresh process does until the first optimiser step is taken."""
         self.build(x, setup)

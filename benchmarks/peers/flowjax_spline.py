@@ -38,6 +38,15 @@ class NeuralSpline(Contestant):
             self.block(self.params, self.state, self.data, rows)
         )
 
+    @property
+    def weights(self):
+        """The trained leaves, which no step writes over."""
+        return self.params
+
+    @weights.setter
+    def weights(self, kept) -> None:
+        self.params = kept
+
     def log_prob(self, x: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:
         """Log-density of the rows."""
         return self._rows(_log_prob, x, tight)

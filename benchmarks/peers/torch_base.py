@@ -55,6 +55,15 @@ class TorchContestant(Contestant):
             self.optimiser.step()
             self.iteration += 1
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the network's tensors."""
+        return copy.deepcopy(self.net.state_dict())
+
+    @weights.setter
+    def weights(self, kept: dict[str, Tensor]) -> None:
+        self.net.load_state_dict(kept)
+
     def log_prob(self, x: np.ndarray, level: Level = None, tight: bool = False) -> np.ndarray:
         """Log-density of the rows."""
         return self._solved(self.density, x, level, tight)

@@ -34,6 +34,7 @@ class Session:
         with np.load(data) as archive:
             self.x, self.held_out = archive["train"], archive["held_out"]
             self.log_scale = float(archive["log_scale"])
+        self.best = np.inf, None
         seconds = _timed(lambda: self.contestant.build(self.x, self.setup))
         return {"seconds": seconds, "levels": list(self.contestant.levels)}
 
@@ -48,6 +49,22 @@ class Session:
         while sum(spent) < seconds and self.steps < self.setup.total_steps:
             spent += self.step()["seconds"]
         return {"seconds": spent, "steps": self.steps}
+
+    def keep(self, rows: int) -> dict[str, Any]:
+        """nll of held-out rows; the weights stay if it is the lowest so far."""
+        found = self.nll(rows)
+        if found["nll"] < self.best[0]:
+            self.best = found["nll"], self.contestant.weights
+        return found
+
+    def best_nll(self, data: str) -> dict[str, Any]:
+        """Mean nll of the file's test rows with the kept weights, and half its 95 % interval."""
+        self.contestant.weights = self.best[1]
+        with np.load(data) as archive:
+            scores = self.contestant.log_prob(archive["test"])
+        half = 1.96 * np.std(scores, dtype=np.float64) / np.sqrt(len(scores))
+        nll = self.log_scale - float(np.mean(scores, dtype=np.float64))
+        return {"nll": nll, "half_interval": float(half)}
 
     def nll(self, rows: int) -> dict[str, Any]:
         """Mean nll of held-out rows in the data's own units, nats."""

@@ -11,11 +11,13 @@ _RESNET: dict[str, Any] = {
     "beta": 0.0,
     "learning_rate": 0.01,
     "weight_decay": 0.0,
+    "plan_iter": 0,
 }
 _LEAST_RIDGES, _MOST_RIDGES = 16, 192
 _STRAIGHT = 3.0  # beta / alpha: toys' paths bend by 2 to 4 %
 _CROWDED = 0.1  # directions' numbers a row and stage from which rows are learned by heart
 _DECAY = 0.15  # gas turbine 0.05, digits 0.5
+_PLAN_STEPS = 1000
 
 
 def potential_of(potential: str | None, scheme: str) -> str:
@@ -46,7 +48,8 @@ def decided(
     crowded = normal and not fresh and crowding > _CROWDED
     decay = min(1.0, round(_DECAY * math.sqrt(crowding), 3)) if crowded else 0.0
     found = {"width": width, "beta": _STRAIGHT * float(alpha)}
-    return found | {"learning_rate": rate, "weight_decay": decay}
+    found |= {"learning_rate": rate, "weight_decay": decay}
+    return found | {"plan_iter": 0 if normal else _PLAN_STEPS}
 
 
 def ridges(n: int, dim: int) -> int:

@@ -61,6 +61,10 @@ class OTFlow(FittedEstimator):
             is learned by heart. None is decided for convex stages to N(0, I): 0 where rows are
             many, up to 1 where they are few for so many columns. 0 for a network.
         patience: validations (one every 25 steps) without improvement before stopping.
+        plan_iter: steps of a start from the optimal transport plan between rows and draws from the
+            target, before those of max_iter; 0 for none. None is 1000 for convex stages towards
+            another target than N(0, I). With n_steps=1 they minimise Kantorovich's dual, whose
+            optimum is the optimal map: many of them for an exact map, no matter how thin a target.
         merging: share of max_iter during which the components of a mixture target come apart, from
             one place to where they are: the likelihood alone does not carry mass over the gap
             between two, and some would stay in the wrong one. No effect on other targets.
@@ -115,6 +119,7 @@ class OTFlow(FittedEstimator):
         learning_rate: float | None = None,
         weight_decay: float | None = None,
         patience: int = 20,
+        plan_iter: int | None = None,
         merging: float = 0.6,
         validation_fraction: float = 0.1,
         base: str | None = "gaussian",
@@ -141,6 +146,7 @@ class OTFlow(FittedEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.patience = patience
+        self.plan_iter = plan_iter
         self.merging = merging
         self.validation_fraction = validation_fraction
         self.base = base

@@ -22,7 +22,7 @@ from otflow.training.plan import start_from_plan
 
 # natural steps on rows alone: far, and taken back where the batch's objective does not fall
 _ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
-DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay")
+DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay", "plan_iter")
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -50,6 +50,7 @@ class Settings:
     learning_rate: float | None
     weight_decay: float | None
     patience: int
+    plan_iter: int | None
     merging: float
     validation_fraction: float
     base: str | None
@@ -65,6 +66,8 @@ class Settings:
             check_count(name, getattr(self, name), 0)
         if self.width is not None:
             check_count("width", self.width)
+        if self.plan_iter is not None:
+            check_count("plan_iter", self.plan_iter, 0)
         make_scheme(self.scheme, self.n_steps)
         if self.n_probes and self.scheme != "rk4":
             raise ValueError(
@@ -244,8 +247,11 @@ def _fit_flow(
     else:
         potential, scheme = start.potential, start.scheme
     apart = start is not None  # the target's components are where they belong
-    if not (apart or isinstance(target, StandardNormal)) and isinstance(potential, AbstractStages):
-        potential, apart = start_from_plan(potential, rows, target, seed), True
+    plan_iter = settings.plan_iter or 0
+    if plan_iter and not apart and isinstance(potential, AbstractStages):
+        verbose = settings.verbose
+        potential = start_from_plan(potential, rows, target, plan_iter, seed, verbose)
+        apart = True
     config = settings.training(seed)
     if apart:
         config = dataclasses.replace(config, merging=0.0)

@@ -15,6 +15,9 @@ Tree = TypeVar("Tree")
 def precision(dtype: object) -> Iterator[None]:
     """A context in which JAX's default floating type is `dtype`, float32 or float64.
 
+    Products of float32 matrices have float32's precision there: a GPU's default, with 10 bits, is
+    too coarse for inverses and exact likelihoods.
+
     Raises:
         ValueError: another dtype.
     """
@@ -25,7 +28,7 @@ def precision(dtype: object) -> Iterator[None]:
         name = repr(dtype)
     if name not in ("float32", "float64"):
         raise ValueError(f"dtype: expected 'float32' or 'float64'; got {name}.")
-    with jax.enable_x64(name == "float64"):
+    with jax.enable_x64(name == "float64"), jax.default_matmul_precision("highest"):
         yield
 
 

@@ -4,8 +4,9 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from otflow.potentials.packed import dense
 
@@ -133,6 +134,10 @@ class AbstractStages(AbstractPotential):
     def step(self, x: Points, t: Times) -> EulerStep:
         """The image, and the step's Jacobian."""
 
+    @abc.abstractmethod
+    def of_points(self, index: Int[Array, " k"]) -> "AbstractStages":
+        """The stages of some of the points, where a condition gives every point its own."""
+
     def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
         """(grad_x Phi, 0)."""
         return self._with_rate(x - self.image(x, t))
@@ -152,11 +157,17 @@ class AbstractStages(AbstractPotential):
         return self.n_steps * jnp.pad(moved, ((0, 0), (0, 1)))
 
 
-_CACHED = 2**16  # numbers in the largest intermediate array of a chunk
+_CACHED = 2**16  # numbers in the largest intermediate array of a chunk on a CPU
+_FILLED = 2**26  # and on an accelerator
 
 
 def chunk_size(potential: AbstractPotential) -> int:
-    """Points whose intermediate arrays stay in cache, 64 to 256: more were measured slower."""
+    """Points at once: those whose intermediate arrays stay in a CPU's cache, or fill a GPU.
+
+    On a CPU 64 to 256: more were measured slower.
+    """
+    if jax.default_backend() != "cpu":
+        return max(_FILLED // potential.floats_per_point, 64)
     return min(max(_CACHED // potential.floats_per_point, 64), 256)
 
 

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from otflow.potentials.base import AbstractStages, EulerStep, Points, Times, check_points
 from otflow.potentials.gaussian import GaussianBase
@@ -214,6 +214,22 @@ class ConvexStages(AbstractStages):
         """T_k(x) and its Jacobian."""
         stage, floor = self._at(t)
         return stage.step(check_points(x, self.dim), floor)
+
+    def of_points(self, index: Int[Array, " k"]) -> "ConvexStages":
+        """Those of some points, where a condition moves slope and biases point by point."""
+        s, d = self.stage, self.dim
+
+        def pick(array: Array, plain: tuple[int, ...]) -> Array:
+            return array if array.shape == (self.n_steps, *plain) else array[:, index]
+
+        new = (
+            pick(s.slope, (d,)),
+            pick(s.ridge_biases, s.ridges.shape[1:2]),
+            pick(s.term_biases, s.terms.shape[1:3]),
+        )
+        return eqx.tree_at(
+            lambda p: (p.stage.slope, p.stage.ridge_biases, p.stage.term_biases), self, new
+        )
 
     def _at(self, t: Times) -> tuple[ConvexStage, Float[Array, "d d"]]:
         """The stage of a time k/K; the last one from (K-1)/K on."""

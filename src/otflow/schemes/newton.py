@@ -12,6 +12,7 @@ from otflow.potentials.packed import apply
 from otflow.schemes.log_det import factorise_packed, solve_definite
 
 _MOST_NEWTON = 60
+_FEW = 8  # once no more than 1 in so many is left, the others stop costing
 
 
 class Inverted(eqx.Module):
@@ -29,7 +30,6 @@ class _Descent(NamedTuple):
     length: Float[Array, " n"]  # of the step to try, 1 at first
     log_det: Float[Array, " n"]
     done: Bool[Array, " n"]
-    iteration: Int[Array, ""]
 
 
 def invert_stage(
@@ -42,39 +42,62 @@ def invert_stage(
 
     The Jacobian is positive definite with eigenvalues above a floor, so a short enough step always
     shrinks the residual and the iteration converges from anywhere. Without a guess it starts where
-    a point comes from that goes on as y would.
+    a point comes from that goes on as y would. The last few points go on without the others.
     """
-    goal = 8 * jnp.finfo(y.dtype).eps * (1 + _norm(y))
+    few = max(1, len(y) // _FEW)
+    x = 2 * y - potential.image(y, t) if guess is None else guess
+    size, newton, log_det = _solved(potential, y, t, x)
+    start = _Descent(x, newton, size, jnp.ones_like(size), log_det, size <= _goal(y))
+    found = _descend(potential, y, t, start, few)
+    last = jnp.argsort(found.done)[:few]
+    of_last = _Descent(*(array[last] for array in found))
+    rest = _descend(potential.of_points(last), y[last], t, of_last, 0)
+    found = _Descent(*(array.at[last].set(new) for array, new in zip(found, rest, strict=True)))
+    return Inverted(found.x, found.log_det, found.size <= 100 * _goal(y))
 
-    def solved(x: Array) -> tuple[Array, Array, Array]:
-        found = potential.step(x, t)
-        residual = found.points - y
-        log_det, inverse = factorise_packed(found.jacobian)
-        return _norm(residual), apply(inverse, residual), log_det
 
-    def body(state: _Descent) -> _Descent:
+def _descend(
+    potential: AbstractStages, y: Float[Array, "n d"], t: float, start: _Descent, left: int
+) -> _Descent:
+    """Newton steps until no more than `left` points are not done."""
+    goal = _goal(y)
+
+    def body(carry: tuple[_Descent, Array]) -> tuple[_Descent, Array]:
+        state, iteration = carry
         x = state.x - state.length[:, None] * state.newton
-        size, newton, log_det = solved(x)
+        size, newton, log_det = _solved(potential, y, t, x)
         better = (size < state.size) & ~state.done
         kept = better[:, None]
         # rounding: a full step from a tiny residual that no longer helps has arrived
         stuck = ~better & (state.length == 1) & (state.size <= 30 * goal)
-        return _Descent(
+        new = _Descent(
             jnp.where(kept, x, state.x),
             jnp.where(kept, newton, state.newton),
             jnp.where(better, size, state.size),
             jnp.where(better, jnp.minimum(1.0, 4 * state.length), 0.25 * state.length),
             jnp.where(better, log_det, state.log_det),
             state.done | stuck | (better & (size <= goal)),
-            state.iteration + 1,
         )
+        return new, iteration + 1
 
-    x = 2 * y - potential.image(y, t) if guess is None else guess
-    size, newton, log_det = solved(x)
-    ones = jnp.ones_like(size)
-    start = _Descent(x, newton, size, ones, log_det, size <= goal, jnp.zeros((), int))
-    end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
-    return Inverted(end.x, end.log_det, end.size <= 100 * goal)
+    def goes_on(carry: tuple[_Descent, Array]) -> Array:
+        return (jnp.sum(~carry[0].done) > left) & (carry[1] < _MOST_NEWTON)
+
+    return jax.lax.while_loop(goes_on, body, (start, jnp.zeros((), int)))[0]
+
+
+def _solved(
+    potential: AbstractStages, y: Float[Array, "n d"], t: float, x: Float[Array, "n d"]
+) -> tuple[Float[Array, " n"], Float[Array, "n d"], Float[Array, " n"]]:
+    """The residual's size, the Newton step and the log-determinant at x."""
+    found = potential.step(x, t)
+    residual = found.points - y
+    log_det, inverse = factorise_packed(found.jacobian)
+    return _norm(residual), apply(inverse, residual), log_det
+
+
+def _goal(y: Float[Array, "n d"]) -> Float[Array, " n"]:
+    return 8 * jnp.finfo(y.dtype).eps * (1 + _norm(y))
 
 
 class _Newton(NamedTuple):
@@ -96,8 +119,7 @@ def invert_step(
     straight. A step that does not shrink the residual is not taken; its point's damping grows.
     """
     eye = jnp.eye(y.shape[1], dtype=y.dtype)
-    scale = 1 + jnp.linalg.norm(y, axis=1)
-    goal = 8 * jnp.finfo(y.dtype).eps * scale
+    goal = _goal(y)
 
     def linearise(x: Array) -> tuple[Array, Array]:
         found = potential.gradient_and_hessian(x, t)

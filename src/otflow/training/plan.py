@@ -1,7 +1,9 @@
-"""A start from the transport plan: stages regressed on a discrete optimal plan (SPEC 2.2).
+"""A start from the transport plan between rows and draws from the target (SPEC 2.2).
 
 The likelihood alone leaves mass in the wrong component of a target with several; an optimal plan
-between rows and draws from the target puts it in the right one.
+puts it in the right one. Several stages are regressed on a discrete plan. One stage is the gradient
+of a convex u, which minimises Kantorovich's dual E u(x) + E u*(y): the plan of the laws themselves,
+not of a few thousand points, and not noisy in high dimensions.
 """
 
 from typing import Any
@@ -11,38 +13,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from otflow.compiling import hot_jit
+from otflow.devices import everywhere, gathered, on_shards, place, row_mesh, total
 from otflow.potentials.base import AbstractStages
 from otflow.precision import cast, dtype_of
+from otflow.schemes.newton import invert_stage
 from otflow.targets import AbstractTarget
+from otflow.training.progress import TrainingProgress
 from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 
 _POINTS = 2048  # a side of a plan: exact in about a second
 _PLANS = 3
-_STEPS, _BATCH, _RATE = 1000, 512, 0.02
+_BATCH, _RATE = 512, 0.02
+_MOST = 1000  # steps of the regression
+_DRAWS = 2**15  # from the target, for the dual
+_BLOCK = 100  # steps of the dual in one call
 
 
 def start_from_plan(
-    potential: AbstractStages, rows: Rows, target: AbstractTarget, seed: int
+    potential: AbstractStages,
+    rows: Rows,
+    target: AbstractTarget,
+    steps: int,
+    seed: int,
+    verbose: bool = False,
 ) -> AbstractStages:
-    """The stages that carry rows along straight lines to their partners, in least squares.
+    """The stages that carry rows to their partners, along straight lines.
 
     Args:
         potential: the stages to start from.
         rows: unconditional, on the host; rows of more weight are drawn more often.
         target: what can be sampled.
+        steps: of Adam.
         seed: of rows, draws and batches.
+        verbose: show a progress bar, on a terminal.
     """
-    x, y = pairs(rows, target, seed)
     params, static = split_trainable(potential)
+    x, y = pairs(rows, target, seed)
     ends = cast((x, y), dtype_of(params))
-    order = np.random.default_rng([seed, 3]).integers(len(x), size=(_STEPS, _BATCH))
-    return eqx.combine(_regress(params, static, *ends, order), static)
+    order = np.random.default_rng([seed, 3]).integers(len(x), size=(min(steps, _MOST), _BATCH))
+    params = _regress(params, static, *ends, order)
+    if potential.n_steps == 1:
+        params = _descend_dual(params, static, rows, target, steps, seed, verbose)
+    return eqx.combine(params, static)
 
 
 def pairs(
@@ -51,8 +70,7 @@ def pairs(
     """Rows and their partners, from several exact plans of equal numbers of both."""
     rng = np.random.default_rng([seed, 2])
     x = np.asarray(rows.x, np.float64)
-    share = None if rows.weight is None else np.asarray(rows.weight, np.float64)
-    share = None if share is None else share / share.sum()
+    share = _shares(rows)
     size = min(_POINTS, len(x))
     keys = jax.random.split(jax.random.key(seed + 1), _PLANS)
     starts, ends = [], []
@@ -64,10 +82,22 @@ def pairs(
     return np.concatenate(starts), np.concatenate(ends)
 
 
+def _shares(rows: Rows) -> Float[np.ndarray, " n"] | None:
+    """With which probabilities rows are drawn; None: all the same."""
+    if rows.weight is None:
+        return None
+    weight = np.asarray(rows.weight, np.float64)
+    return weight / weight.sum()
+
+
+def _optimiser(steps: int) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(0.1 * _RATE, _RATE, 50, steps, 0.01 * _RATE)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+
+
 @hot_jit
 def _regress(params: Any, static: Any, x: Array, y: Array, order: Array) -> Any:
-    schedule = optax.warmup_cosine_decay_schedule(0.1 * _RATE, _RATE, 50, len(order), 0.01 * _RATE)
-    optimiser = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+    optimiser = _optimiser(len(order))
 
     def loss(params: Any, x: Array, y: Array) -> Array:
         potential = eqx.combine(params, static)
@@ -85,3 +115,58 @@ def _regress(params: Any, static: Any, x: Array, y: Array, order: Array) -> Any:
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, optimiser.init(params)), order)[0][0]
+
+
+def _descend_dual(
+    params: Any,
+    static: Any,
+    rows: Rows,
+    target: AbstractTarget,
+    steps: int,
+    seed: int,
+    verbose: bool,
+) -> Any:
+    """Adam on the dual, of batches of rows and of draws, both cut over the devices."""
+    rng, share = np.random.default_rng([seed, 2]), _shares(rows)
+    draws = target.sample(jax.random.key(seed + 1), _DRAWS)
+    mesh = row_mesh(_BATCH)
+    ends = cast((np.asarray(rows.x), np.asarray(draws)), dtype_of(params))
+    static, ends = everywhere((static, ends), mesh)
+    carry = everywhere((params, _optimiser(steps).init(params)), mesh)
+    with TrainingProgress(steps, verbose, "start from the plan") as bar:
+        for first in range(0, steps, _BLOCK):
+            size = min(_BLOCK, steps - first), _BATCH
+            picks = rng.choice(len(rows.x), size, p=share), rng.integers(_DRAWS, size=size)
+            carry = _dual_block(carry, static, ends, place(picks, mesh, 1), mesh, steps)
+            bar.advance_to(first + size[0])
+    return gathered(carry[0])
+
+
+@hot_jit
+def _dual_block(carry: Any, static: Any, ends: Any, picks: Any, mesh: Mesh, steps: int) -> Any:
+    optimiser = _optimiser(steps)
+
+    def dual(params: Any, x: Array, y: Array) -> Array:
+        """Its part of the batch's mean. By the envelope theorem x* = argmax is held fixed."""
+        potential = eqx.combine(params, static)
+        found = invert_stage(jax.lax.stop_gradient(potential), y, 0.0)
+        best = jax.lax.stop_gradient(found.points)
+        conjugate = jnp.sum(best * y, axis=1) - convex_value(potential, best)
+        conjugate = jnp.where(found.converged, conjugate, 0.0)
+        return jnp.sum(convex_value(potential, x) + conjugate) / (_BATCH * x.shape[1])
+
+    def local(carry: Any, static: Any, ends: Any, of_rows: Array, of_draws: Array) -> Any:
+        def step(carry: tuple[Any, Any], pick: tuple[Array, Array]) -> tuple[tuple[Any, Any], None]:
+            params, state = carry
+            gradient = total(jax.grad(dual)(params, ends[0][pick[0]], ends[1][pick[1]]))
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, carry, (of_rows, of_draws))[0]
+
+    return on_shards(local, mesh, (carry, static, ends), picks, (1, 1))
+
+
+def convex_value(potential: AbstractStages, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """u(x), whose gradient is the only step."""
+    return 0.5 * jnp.sum(x * x, axis=1) - potential.value(x, 0.0)

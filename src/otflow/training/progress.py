@@ -14,12 +14,13 @@ class TrainingProgress:
     Args:
         total: steps in all.
         show: False silences it in any case.
+        name: what is going on.
     """
 
-    def __init__(self, total: int, show: bool = True):
+    def __init__(self, total: int, show: bool = True, name: str = "training"):
         console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn(name),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -28,12 +29,16 @@ class TrainingProgress:
             disable=not (show and console.is_terminal),
             transient=True,
         )
-        self._task = self._bar.add_task("training", total=total, costs="")
+        self._task = self._bar.add_task(name, total=total, costs="")
 
     def update(self, iteration: int, costs: Costs) -> None:
         """Move to an iteration and show its validation costs."""
         text = "  ".join(f"{name} {float(cost):.3f}" for name, cost in costs.named().items())
         self._bar.update(self._task, completed=iteration, costs=text)
+
+    def advance_to(self, iteration: int) -> None:
+        """Move to an iteration that has no costs."""
+        self._bar.update(self._task, completed=iteration)
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.__enter__()
