@@ -17,10 +17,10 @@ import jaxlib
 import numpy as np
 
 from otflow import OTFlow, use_all_cores
-from otflow.evaluation import evaluate
-from otflow.flow import Flow
-from otflow.precision import cast
+from otflow.flow.evaluation import evaluate
+from otflow.flow.flow import Flow
 from otflow.reference import product_mixture
+from otflow.support.precision import cast
 from otflow.targets import RotatedProduct
 
 CONFORMING = {

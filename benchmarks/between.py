@@ -24,7 +24,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from otflow import datasets, transport_between
-from otflow.between import sample_w2
+from otflow.estimator.between import sample_w2
 from otflow.reference import discrete
 from tables import DATA
 

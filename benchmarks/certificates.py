@@ -25,11 +25,11 @@ from tests.certificates import bad_flows  # noqa: E402
 from otflow import OTFlow  # noqa: E402
 from otflow.certificates import DualConfig, bracket_pairs, certify, certify_model  # noqa: E402
 from otflow.datasets import digits  # noqa: E402
-from otflow.flow import Flow  # noqa: E402
+from otflow.flow.flow import Flow  # noqa: E402
 from otflow.potentials import GaussianBase  # noqa: E402
-from otflow.precision import cast, precision  # noqa: E402
 from otflow.reference import gaussian, product_mixture  # noqa: E402
 from otflow.schemes import Conforming  # noqa: E402
+from otflow.support.precision import cast, precision  # noqa: E402
 from otflow.targets import GaussianMixture, RotatedProduct  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"

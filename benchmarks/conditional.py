@@ -19,8 +19,8 @@ import numpy as np
 from scipy.stats import multivariate_normal
 
 from otflow import OTFlow
-from otflow.building import regression
 from otflow.datasets import labelled_moons, labelled_moons_log_prob
+from otflow.estimator.building import regression
 
 GAS_TURBINE = Path(__file__).resolve().parents[2] / "shared" / "data" / "gas_turbine.npz"
 NAMES = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP", "TEY", "CO", "NOX")

@@ -56,7 +56,7 @@ def model_files() -> list[bytes]:
 
 def table_files() -> list[tuple[str, bytes]]:
     """A small table in every format, with its suffix."""
-    from otflow.tables import Table, write_table
+    from otflow.data.tables import Table, write_table
 
     x = np.random.default_rng(1).standard_normal((30, 3))
     found = []
@@ -235,7 +235,7 @@ class Subject:
 
     def table(self, number: int) -> str:
         """Read a mutated table; the outcome in a word."""
-        from otflow.tables import read_table
+        from otflow.data.tables import read_table
 
         rng = random.Random(number)
         suffix, content = rng.choice(self.tables)

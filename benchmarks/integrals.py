@@ -5,7 +5,7 @@
 
 Integrals by the trapezoid rule (1 and 2 columns, float64) on a grid that is fine around all centres
 and where the flow's own samples are, and goes to 30 standard deviations; by importance sampling
-(`otflow.normalisation`) in more columns and where clusters are too thin for a grid. KL to the true
+(`flow.normalisation`) in more columns and where clusters are too thin for a grid. KL to the true
 law on 20,000 fresh rows with its 95 % interval: negative beyond it would be a density above the
 truth. -inf counts those rows, and samples, that have no density.
 """
@@ -22,7 +22,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from otflow import OTFlow
-from otflow.normalisation import density_integral
+from otflow.flow.normalisation import density_integral
 from timing.table import table
 
 _FRESH, _SAMPLES, _DRAWS = 20_000, 5_000, 2**15

@@ -54,8 +54,8 @@ def start(words: list[str]) -> subprocess.Popen:
 
 def content(path: Path) -> tuple[dict[str, bytes], str]:
     """Weights and history of a model file, without the seconds."""
-    from otflow.modelfile import read_model_header
-    from otflow.tensorfile import read_tensors
+    from otflow.model.modelfile import read_model_header
+    from otflow.model.tensorfile import read_tensors
 
     training = read_model_header(path).document["training"]
     training["history"].pop("seconds")

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from otflow import OTFlow, datasets
-from otflow.extras import require
+from otflow.support.extras import require
 from tables import DATA
 from timing.budget import fit_within
 

@@ -34,7 +34,7 @@ def prepared(path: Path | None, rows: int) -> np.ndarray:
         x = power_columns(x, rng)
         x = x[: int(0.9 * len(x))]  # without the test rows
         return x[:rows] if rows else x
-    from otflow.tables import read_table
+    from otflow.data.tables import read_table
 
     x = read_table(path).values
     return x[:rows] if rows else x

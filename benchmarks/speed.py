@@ -30,7 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from otflow.files import atomic_path
+from otflow.support.files import atomic_path
 from timing import cold, growth, limit, nll, precision, sample, step
 from timing.data import SETS
 from timing.table import Row, summary, table

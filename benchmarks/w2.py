@@ -31,7 +31,7 @@ import numpy as np
 from otflow import OTFlow, datasets
 from otflow.datasets import MapPair
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture
 from tables import DATA
 

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from otflow import OTFlow, RotatedProduct, reference
-from otflow.evaluation import evaluate
+from otflow.flow.evaluation import evaluate
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", default="alpha_limit.png")

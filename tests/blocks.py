@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import otflow.fitting
+import otflow.estimator.fitting
 import otflow.training.loop as loop
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig, train
@@ -36,6 +36,6 @@ def shared_blocks() -> Iterator[None]:
         return blocks[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otflow.fitting, "train", train_and_tell)
+        patch.setattr(otflow.estimator.fitting, "train", train_and_tell)
         patch.setattr(loop, "make_block", shared)
         yield

@@ -14,9 +14,9 @@ import jax
 import jaxlib.version
 import pytest
 
-import otflow.fitting
-from otflow import defaults
-from otflow.precision import precision
+import otflow.estimator.fitting
+from otflow.estimator import defaults
+from otflow.support.precision import precision
 from otflow.training import plan
 from tests.models import Trained
 from tests.support import OFFICIAL, load_official
@@ -46,7 +46,8 @@ gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few cycles
 
 
 defaults._PLAN_STEPS, plan._POINTS = 100, 256  # those of users are test_plan.py's
-otflow.fitting.density_integral = lambda flow, x: None  # tests of their own: test_normalisation.py
+# tests of its own: test_normalisation.py
+otflow.estimator.fitting.density_integral = lambda flow, x: None
 
 
 def pytest_collection_finish():

@@ -4,8 +4,8 @@ import inspect
 
 import jax.numpy as jnp
 
-import otflow.estimator
-import otflow.fitting
+import otflow.estimator.estimator
+import otflow.estimator.fitting
 from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
 from otflow.training import TrainingResult, train
 
@@ -39,7 +39,7 @@ def train_arguments(*args, **kwargs) -> dict:
 
 def no_training(monkeypatch) -> None:
     """Estimators keep their starting potential."""
-    monkeypatch.setattr(otflow.fitting, "train", untrained)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", untrained)
 
 
 def forbid_training(monkeypatch) -> None:
@@ -48,7 +48,7 @@ def forbid_training(monkeypatch) -> None:
     def reached(*args, **kwargs):
         raise AssertionError("training was reached")
 
-    monkeypatch.setattr(otflow.fitting, "train", reached)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", reached)
 
 
 class Translation(AbstractPotential):

@@ -9,9 +9,9 @@ import polars
 import pytest
 from typer.testing import CliRunner
 
-import otflow.estimator
+import otflow.estimator.estimator
 from otflow.cli.app import app
-from otflow.estimator import OTFlow
+from otflow.estimator.estimator import OTFlow
 from otflow.targets import StandardNormal
 from tests.fakes import SMALL, forbid_training, no_training
 

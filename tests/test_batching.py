@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from otflow.batching import map_rows
+from otflow.parallel.batching import map_rows
 
 
 class Recorder:

@@ -9,8 +9,8 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from otflow import Between, OTFlow, transport_between
-from otflow.between import sample_w2
 from otflow.certificates import DualConfig
+from otflow.estimator.between import sample_w2
 from tests.fakes import no_training
 
 QUICK = {"width": 8, "max_iter": 50, "n_steps": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.building import (
+from otflow.estimator.building import (
     least_gaussian_directions,
     make_scheme,
     regression,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from otflow.columns import check_inside, check_on_grid, make_column_map, named, rounding_step
+from otflow.data.columns import check_inside, check_on_grid, make_column_map, named, rounding_step
 from tests.support import OFFICIAL
 
 RNG = np.random.default_rng(0)

@@ -9,10 +9,11 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import otflow
-import otflow.fitting
-from otflow.building import regression
-from otflow.conditions import DataRows, check_condition, check_weight
-from otflow.estimator import OTFlow
+import otflow.estimator.fitting
+from otflow.data.beside import DataRows, check_weight
+from otflow.data.conditions import check_condition
+from otflow.estimator.building import regression
+from otflow.estimator.estimator import OTFlow
 from tests.fakes import SMALL, forbid_training, no_training, train_arguments, untrained
 
 RNG = np.random.default_rng(0)
@@ -176,7 +177,7 @@ class TestWeights:
             given.append(train_arguments(*args, **kwargs))
             return untrained(*args, **kwargs)
 
-        monkeypatch.setattr(otflow.fitting, "train", spy)
+        monkeypatch.setattr(otflow.estimator.fitting, "train", spy)
         used = self.COUNTS > 0
         OTFlow(**SMALL).fit(X, condition=C, sample_weight=self.COUNTS)
         OTFlow(**SMALL).fit(X[used], condition=C[used], sample_weight=self.COUNTS[used])

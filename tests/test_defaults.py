@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from otflow import OTFlow, load
-from otflow.defaults import decided, potential_of, ridges
+from otflow.estimator.defaults import decided, potential_of, ridges
 from tests.fakes import SMALL, no_training
 
 

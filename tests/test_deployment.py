@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("flatbuffers")
 
 from otflow import GaussianMixture, OTFlow
-from otflow.deployment import export_program
+from otflow.model.export import export_program
 from tests.fakes import SMALL, no_training
 
 # compiled quickly; with this seed the untrained network does not fold the rows
@@ -55,7 +55,7 @@ def test_programs_run_without_otflow(tmp_path, monkeypatch, settings, tolerance)
     expected = {"forward": z, "inverse": model.inverse_transform(z)}
     expected |= {"log_prob": model.score_samples(ROWS)}
     for what in expected:
-        program = export_program(model.flow_, model.standardizer_, what)
+        program = export_program(model.model_, what)
         (tmp_path / what).write_bytes(program)
         np.save(tmp_path / f"{what}.npy", z if what == "inverse" else ROWS)
     words = [sys.executable, "-c", RUN, str(tmp_path), model.dtype]
@@ -71,11 +71,11 @@ def test_another_target_goes_along(monkeypatch):
     no_training(monkeypatch)
     target = GaussianMixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.0]], [np.eye(2)] * 2)
     model = OTFlow(**QUICK, target=target).fit(ROWS)
-    assert len(export_program(model.flow_, model.standardizer_, "log_prob")) > 1000
+    assert len(export_program(model.model_, "log_prob")) > 1000
 
 
 def test_what_is_one_of_three(monkeypatch):
     no_training(monkeypatch)
     model = OTFlow(**QUICK).fit(ROWS)
     with pytest.raises(ValueError, match="what: expected one of .*; got 'samples'"):  # noqa: RUF043
-        export_program(model.flow_, model.standardizer_, "samples")
+        export_program(model.model_, "samples")

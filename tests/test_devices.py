@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from otflow import OTFlow
-from otflow.cores import cores_in_reach
 from otflow.datasets import moons
-from otflow.devices import map_chunks, one_lapack_thread, row_mesh, use_all_cores
+from otflow.parallel.cores import cores_in_reach
+from otflow.parallel.devices import map_chunks, one_lapack_thread, row_mesh, use_all_cores
 from tests.fakes import no_training
 from tests.parallel.forks import Forks
 
 IMPORTS = """
-import otflow.between, otflow.certificates.certify, otflow.cli.app, otflow.datasets
-import otflow.devices, otflow.estimator, otflow.loading, otflow.studies.presets
+import otflow.estimator.between, otflow.certificates.certify, otflow.cli.app, otflow.datasets
+import otflow.parallel.devices, otflow.estimator.estimator, otflow.studies.presets
 """
 
 
@@ -64,7 +64,7 @@ ENTRIES = {
 ENTER = """
 import sys
 import jax, numpy as np
-import otflow.certificates.certify, otflow.estimator, otflow.studies.runner
+import otflow.certificates.certify, otflow.estimator.estimator, otflow.studies.runner
 from otflow import OTFlow, load, studies, targets, transport_between
 from otflow.cli.app import main
 from otflow.datasets import moons
@@ -84,8 +84,8 @@ entry, model, rows, out = sys.argv[1:]
 sys.argv = ["otflow", "fit", rows, "--out", out]
 x = moons(60, seed=0)
 settings = {"max_iter": 1, "width": 2, "random_state": 0, "verbose": False}
-otflow.estimator.fit_flow = otflow.studies.runner.compute_unit = reached
-otflow.estimator._DENSITY_ROWS = otflow.estimator._VALIDATION_ROWS = 8
+otflow.estimator.estimator.fit_flow = otflow.studies.runner.compute_unit = reached
+otflow.estimator.estimator._DENSITY_ROWS = otflow.estimator.estimator._VALIDATION_ROWS = 8
 sys.modules["otflow.certificates.certify"].Task = reached
 try:
     eval(entry)

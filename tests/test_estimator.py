@@ -14,12 +14,12 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-import otflow.estimator
-import otflow.fitting
+import otflow.estimator.estimator
+import otflow.estimator.fitting
 import otflow.training.loop as loop_module
-from otflow.estimator import OTFlow, TrainingDivergedError
-from otflow.flow import Flow
-from otflow.precision import dtype_of
+from otflow.estimator.estimator import OTFlow, TrainingDivergedError
+from otflow.flow.flow import Flow
+from otflow.support.precision import dtype_of
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.blocks import shared_blocks
 from tests.fakes import SMALL, no_training, train_arguments, untrained
@@ -284,7 +284,7 @@ def asked(monkeypatch):
         seen.update(train_arguments(*args, **kwargs))
         return untrained(*args, **kwargs)
 
-    monkeypatch.setattr(otflow.fitting, "train", spy)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", spy)
     return seen
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 import otflow
 from otflow.certificates import certify_model
-from otflow.estimator import OTFlow
+from otflow.estimator.estimator import OTFlow
 from otflow.targets import StandardNormal
 from tests.fakes import no_training
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.evaluation import Estimate, evaluate
+from otflow.flow.evaluation import Estimate, evaluate
 from otflow.potentials import GaussianBase, ResNetPotential
-from otflow.precision import cast, precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
+from otflow.support.precision import cast, precision
 from otflow.targets import GaussianMixture, StandardNormal
 
 MEAN, COV, ALPHA = np.array([1.0, -0.5]), np.array([[2.0, 0.5], [0.5, 0.6]]), 3.0
@@ -159,7 +159,7 @@ def test_samples_come_in_thousands(n, used):
 
 def test_more_chunks_than_a_call_takes_are_all_used(monkeypatch):
     plain = evaluate(exact_flow(), density(), ALPHA, n=3000)
-    monkeypatch.setattr("otflow.evaluation._BLOCK", 2)
+    monkeypatch.setattr("otflow.flow.evaluation._BLOCK", 2)
     blocked = evaluate(exact_flow(), density(), ALPHA, n=3000)
     assert blocked.n == 3000
     for name in ("transport", "kl", "objective"):

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from otflow.files import atomic_path, check_writable
+from otflow.support.files import atomic_path, check_writable
 
 
 def names(folder):

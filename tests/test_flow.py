@@ -14,11 +14,11 @@ import pytest
 
 from otflow import Flow
 from otflow.certificates import certify
-from otflow.evaluation import evaluate
+from otflow.flow.evaluation import evaluate
 from otflow.potentials import ConditionalResNet, GaussianBase
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.fakes import Translation
 from tests.support import random_resnet, rms

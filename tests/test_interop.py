@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.interop import from_official_state
-from otflow.objective import costs
-from otflow.precision import precision
+from otflow.flow.objective import costs
+from otflow.model.published import from_official_state
 from otflow.schemes import RK4
+from otflow.support.precision import precision
 from otflow.targets import StandardNormal
 
 RTOL = 1e-10

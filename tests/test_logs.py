@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otflow import logs
+from otflow.training import logs
 
 ROWS = [
     {"phase": "first-order", "iteration": 0, "objective": 3.5, "train_nll": math.nan},

@@ -18,15 +18,16 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import otflow
-from otflow import migrations, modelfile, tensorfile
-from otflow.estimator import OTFlow
-from otflow.flow import Flow
-from otflow.migrations import FORMAT_VERSION
-from otflow.modelfile import Model, load_model, save_model
+from otflow.data.preprocessing import Standardizer
+from otflow.estimator.estimator import OTFlow
+from otflow.flow.flow import Flow
+from otflow.model import migrations, modelfile, tensorfile
+from otflow.model.migrations import FORMAT_VERSION
+from otflow.model.model import Model, package_versions
+from otflow.model.modelfile import load_model, save_model
 from otflow.potentials import ConditionalGaussian, ConditionalResNet, GaussianBase, ResNetPotential
-from otflow.precision import dtype_of, precision
-from otflow.preprocessing import Standardizer
 from otflow.schemes import RK4
+from otflow.support.precision import dtype_of, precision
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.fakes import SMALL, Translation, no_training
 
@@ -479,7 +480,7 @@ def test_every_older_version_has_its_migration():
 
 def test_versions_are_recorded(saved):
     versions = load_model(saved).versions
-    assert versions == modelfile.package_versions()
+    assert versions == package_versions()
     assert versions["jax"] == jax.__version__
     assert versions["otflow"] == otflow.__version__
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-import otflow.fitting
+import otflow.estimator.fitting
 from otflow import Flow, OTFlow, load
-from otflow.normalisation import Integral, density_integral
+from otflow.flow.normalisation import Integral, density_integral
 from otflow.potentials import GaussianBase
 from otflow.potentials.base import AbstractPotential, GradientHessian
 from otflow.schemes import Conforming
@@ -74,7 +74,9 @@ def test_what_it_says(value, error, resolved, above):
 def test_users_are_told(monkeypatch, tmp_path):
     """A warning in fit; the figure in the attribute, the file, and as it was after loading."""
     no_training(monkeypatch)
-    monkeypatch.setattr(otflow.fitting, "density_integral", lambda flow, x: Integral(1.5, 0.01))
+    monkeypatch.setattr(
+        otflow.estimator.fitting, "density_integral", lambda flow, x: Integral(1.5, 0.01)
+    )
     rows = RNG.standard_normal((60, 2))
     with pytest.warns(UserWarning, match=r"integrates to 1.5 \+- 0.02, not to 1.*0.41 nats"):
         model = OTFlow(**PLAIN | {"potential": "resnet"}).fit(rows)

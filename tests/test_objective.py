@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.objective import Costs, costs
+from otflow.flow.objective import Costs, costs
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4

@@ -21,7 +21,7 @@ print(time.perf_counter() - start)
 print(*sys.modules)
 otflow.Flow, otflow.training
 print(*sys.modules)
-import types, otflow.estimator
+import types, otflow.estimator.estimator
 print(*[n for n in otflow._NAMES if isinstance(getattr(otflow, n), types.ModuleType)])
 """
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.precision import dtype_of, precision
+from otflow.support.precision import dtype_of, precision
 
 
 @pytest.mark.parametrize(

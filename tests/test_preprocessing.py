@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from otflow.precision import precision
-from otflow.preprocessing import ColumnMap, Standardizer
+from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.support.precision import precision
 
 X = np.random.default_rng(0).normal([1.0, -20.0, 300.0], [0.1, 2.0, 50.0], size=(200, 3))
 

@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import (
 )
 
 import otflow
-import otflow.fitting
+import otflow.estimator.fitting
 from otflow.datasets import toy
-from otflow.estimator import OTFlow
+from otflow.estimator.estimator import OTFlow
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.blocks import shared_blocks
 from tests.fakes import no_training, train_arguments, untrained
@@ -68,13 +68,13 @@ EXCLUDED = {
 
 def three_columns_train(monkeypatch):
     """Fits of another number of columns, each of which compiles its own programs, do not train."""
-    train = otflow.fitting.train
+    train = otflow.estimator.fitting.train
 
     def train_or_not(*args, **kwargs):
         dim = train_arguments(*args, **kwargs)["potential"].dim
         return (train if dim == 3 else untrained)(*args, **kwargs)
 
-    monkeypatch.setattr(otflow.fitting, "train", train_or_not)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", train_or_not)
 
 
 # all rows train: with few steps held-out rows may find the start best, and n_iter_ is then 0

@@ -5,9 +5,9 @@ import polars
 import pytest
 
 from otflow import OTFlow
-from otflow.preprocessing import Standardizer
-from otflow.shards import ShardedTable
-from otflow.streaming import Lanes, StreamBatches, Survey
+from otflow.data.preprocessing import Standardizer
+from otflow.data.shards import ShardedTable
+from otflow.data.streaming import Lanes, StreamBatches, Survey
 
 
 @pytest.fixture

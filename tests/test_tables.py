@@ -7,8 +7,8 @@ import numpy as np
 import polars
 import pytest
 
-from otflow import extras
-from otflow.tables import Table, check_output, csv_text, read_csv, read_table, write_table
+from otflow.data.tables import Table, check_output, csv_text, read_csv, read_table, write_table
+from otflow.support import extras
 
 SUFFIXES = [".csv", ".parquet", ".npy", ".npz"]
 NAMED = [".csv", ".parquet"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from otflow.precision import precision
 from otflow.reference import Mixture1D, product
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
 WEIGHTS = np.array([0.2, 0.5, 0.3])

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from otflow import OTFlow
-from otflow.batching import map_rows
-from otflow.building import starting_potential
-from otflow.defaults import decided
-from otflow.devices import gathered, one_lapack_thread, use_all_cores
-from otflow.flow import Flow
-from otflow.precision import cast
+from otflow.data.rows import Rows
+from otflow.estimator.building import starting_potential
+from otflow.estimator.defaults import decided
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
+from otflow.parallel.devices import gathered, one_lapack_thread, use_all_cores
 from otflow.schemes import RK4, AbstractScheme, Conforming
+from otflow.support.precision import cast
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig
 from otflow.training.block import make_block
 from otflow.training.loop import learning_rate_schedule, make_optimiser
-from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 from peers.base import Contestant, Level, Setup, batches
 

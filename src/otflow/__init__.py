@@ -4,6 +4,10 @@ Everything is imported on first use, so `import otflow` is quick and touches no 
 """
 
 import importlib
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -25,21 +29,55 @@ _MODULES = (
     "training",
 )
 _NAMES = {
-    "Between": "otflow.between",
+    "Between": "otflow.estimator.between",
     "Conforming": "otflow.schemes",
-    "Flow": "otflow.flow",
+    "Flow": "otflow.flow.flow",
     "GaussianMixture": "otflow.targets",
-    "OTFlow": "otflow.estimator",
+    "OTFlow": "otflow.estimator.estimator",
     "RK4": "otflow.schemes",
     "RotatedProduct": "otflow.targets",
-    "ShardedTable": "otflow.shards",
+    "ShardedTable": "otflow.data.shards",
     "StandardNormal": "otflow.targets",
     "join_processes": "otflow.parallel",
-    "load": "otflow.loading",
-    "transport_between": "otflow.between",
-    "use_all_cores": "otflow.devices",
+    "load": "otflow.estimator.loading",
+    "transport_between": "otflow.estimator.between",
+    "use_all_cores": "otflow.parallel.devices",
+}
+_MOVED = {  # paths that were public once
+    "between": "estimator.between",
+    "deployment": "model.export",
+    "devices": "parallel.devices",
+    "evaluation": "flow.evaluation",
+    "interop": "model.published",
+    "loading": "estimator.loading",
+    "logs": "training.logs",
+    "modelfile": "model.modelfile",
+    "normalisation": "flow.normalisation",
+    "objective": "flow.objective",
+    "precision": "support.precision",
+    "shards": "data.shards",
 }
 __all__ = [*_MODULES, *_NAMES]
+
+
+class _Moved(MetaPathFinder, Loader):
+    """`import otflow.shards` gives the module that now is elsewhere, the same object."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        home, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if home == __name__ and name in _MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(f"{__name__}.{_MOVED[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # that of its own place
+
+
+sys.meta_path.append(_Moved())
 
 
 def __getattr__(name: str) -> Any:

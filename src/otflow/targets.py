@@ -12,9 +12,9 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.devices import use_all_cores
+from otflow.parallel.devices import use_all_cores
 from otflow.potentials.base import check_points
-from otflow.precision import precision
+from otflow.support.precision import precision
 
 
 class Moments(NamedTuple):

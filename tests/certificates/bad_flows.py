@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials import GaussianBase
 from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
-from otflow.precision import precision
 from otflow.schemes import RK4, AbstractScheme, Conforming, Push
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture
 
 MEAN, COV, ALPHA = np.array([1.0, -0.5]), np.array([[2.0, 0.5], [0.5, 0.6]]), 10.0

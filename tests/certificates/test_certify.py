@@ -10,11 +10,11 @@ import pytest
 from otflow.certificates import Certificate, DualConfig, certify, certify_model, measure
 from otflow.certificates.budget import KNOBS, error_budget, trainable_parameters
 from otflow.certificates.certificate import BudgetItem, Line
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.certificates.bad_flows import (
     ALPHA,

@@ -11,10 +11,10 @@ from otflow.certificates.geometry import (
 )
 from otflow.certificates.sampling import push_rows
 from otflow.certificates.two_sample import mmd, sliced_w2
-from otflow.flow import Flow
-from otflow.precision import precision
+from otflow.flow.flow import Flow
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
+from otflow.support.precision import precision
 from tests.certificates.bad_flows import ALPHA, COV, MEAN, curved_flow, gaussian_flow
 from tests.support import random_resnet
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 import otflow
 import otflow.cli.app
-import otflow.fitting
+import otflow.estimator.fitting
 from otflow.cli.app import app
-from otflow.loading import load
-from otflow.tables import Table, read_table, write_table
+from otflow.data.tables import Table, read_table, write_table
+from otflow.estimator.loading import load
 from tests.fakes import no_training, train_arguments, untrained
 
 X = np.random.default_rng(0).standard_normal((120, 2)) @ [[2.0, 0.5], [0.0, 0.3]] + [10.0, -3.0]
@@ -129,7 +129,7 @@ def test_a_run_that_stops_early_still_writes_its_model(
         result = untrained(*args, **kwargs)
         return type(result)(**{**vars(result), "status": status})
 
-    monkeypatch.setattr(otflow.fitting, "train", stopped)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", stopped)
     result = run("fit", data, "--out", tmp_path / "m", *SETTINGS, code=code)
     assert "best weights so far are in" in result.stderr
     assert word in result.stderr
@@ -141,7 +141,7 @@ def test_an_interrupt_before_training_writes_nothing(tmp_path, data, monkeypatch
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(otflow.fitting, "train", interrupted)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", interrupted)
     result = run("fit", data, "--out", tmp_path / "m", *SETTINGS, code=130)
     assert result.stderr == "error: interrupted.\n"
     assert not (tmp_path / "m").exists()
@@ -153,7 +153,7 @@ def test_a_bug_is_not_hidden(tmp_path, data, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(otflow.fitting, "train", broken)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", broken)
     command = ["fit", data, "--out", tmp_path / "m", *SETTINGS]
     result = CliRunner().invoke(app, [str(word) for word in command])
     assert isinstance(result.exception, ZeroDivisionError)
@@ -189,7 +189,7 @@ def test_the_demo_is_the_large_form_unless_asked(tmp_path, monkeypatch):
         asked.append(train_arguments(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(otflow.fitting, "train", interrupted)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", interrupted)
     told = run("demo", "--out", tmp_path, code=130).stdout
     assert "quick" not in told
     (given,) = asked

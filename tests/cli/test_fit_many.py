@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import otflow
 from otflow.cli.app import app
-from otflow.loading import load
+from otflow.estimator.loading import load
 from tests.fakes import no_training
 
 TINY = "--stream --n-steps 1 --depth 0 --width 4 --batch-size 64 --out m --json"

@@ -9,11 +9,11 @@ import polars
 import pytest
 from typer.testing import CliRunner
 
-import otflow.fitting
+import otflow.estimator.fitting
 from otflow.cli.app import app
 from otflow.cli.config import to_toml
-from otflow.loading import load
-from otflow.tables import Table, read_table, write_table
+from otflow.data.tables import Table, read_table, write_table
+from otflow.estimator.loading import load
 from tests.fakes import no_training, untrained
 
 X = np.random.default_rng(0).standard_normal((120, 3)) @ np.diag([2.0, 0.3, 1.0]) + [
@@ -64,7 +64,7 @@ def test_a_file_gives_the_options_and_flags_win(folder):
 
 def test_effective_options_can_be_fed_back(folder, monkeypatch):
     """Standard output is TOML: the options, then the result as comments."""
-    monkeypatch.setattr(otflow.fitting, "train", reporting)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", reporting)
     (folder / "run.toml").write_text(CONFIG)
     told = run("fit --config run.toml --alpha 2").stdout
     options = tomllib.loads(told)
@@ -188,7 +188,7 @@ def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):
     write_table("data.csv", Table(X, NAMES))
     run(SHORT)
     expected = load("m")
-    row, train = [], otflow.fitting.train
+    row, train = [], otflow.estimator.fitting.train
 
     def interrupted(*args, **kwargs):
         watch = args[7]
@@ -202,11 +202,11 @@ def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):
         changed = type(watch)(watch.checkpoint, watch.checkpoint_every, True, stop)
         return train(*args[:7], changed, *args[8:], **kwargs)
 
-    monkeypatch.setattr(otflow.fitting, "train", interrupted)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", interrupted)
     options = " --checkpoint c --checkpoint-every 25 --log run.jsonl"
     result = run(SHORT + options, code=130)
     assert "best weights so far are in m" in result.stderr
-    monkeypatch.setattr(otflow.fitting, "train", train)
+    monkeypatch.setattr(otflow.estimator.fitting, "train", train)
     assert "holds a run" in run(SHORT + options, code=2).stderr
     assert "alpha (30.0 there, 3.0 now)" in run(SHORT + options + " --resume --alpha 3", 2).stderr
     run(SHORT + options + " --resume")

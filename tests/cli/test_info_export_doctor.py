@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import otflow.cli.doctor as doctor_module
-from otflow import OTFlow, modelfile
+from otflow import OTFlow
 from otflow.cli.app import app
+from otflow.model import modelfile
 from otflow.targets import GaussianMixture
 from tests.fakes import SMALL, no_training
 from tests.test_modelfile import VERSION_1

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from otflow.cli.app import app
+from otflow.data.tables import Table, write_table
 from otflow.studies.problems import DataProblem, ExactProblem
 from otflow.studies.runner import load_study, run_study
-from otflow.tables import Table, write_table
 from tests.studies.fakes import Ladder
 
 

@@ -21,7 +21,7 @@ SETTINGS = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 2, "batch_size": 
 SETTINGS |= {"random_state": 0, "dtype": "float64", "verbose": False}
 WATCH = {"checkpoint_every": 1, "resume": True}
 
-IMPORTS = "import otflow.estimator, otflow.parallel"
+IMPORTS = "import otflow.estimator.estimator, otflow.parallel"
 SCRIPT = """
 import json, os, sys
 import numpy as np

@@ -67,7 +67,7 @@ def table(study: AbstractStudy, folder: Path, backend: Any = None) -> list[dict[
 @quiet
 @pytest.mark.slow
 def test_an_alpha_study_has_the_same_table(tmp_path, monkeypatch):
-    from otflow.parallel.ray_backend import RayBackend
+    from otflow.studies.ray_backend import RayBackend
 
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in this process
     config = EnsembleConfig(first_order=4, first_order_rows=32, natural=3, natural_rows=64)
@@ -84,7 +84,7 @@ BAD = ((4.0, 1),)
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """(the table of a study one of whose workers was killed, the folder of what was noted)."""
-    from otflow.parallel.ray_backend import RayBackend
+    from otflow.studies.ray_backend import RayBackend
 
     folder = tmp_path_factory.mktemp("ray")
     before = DiesOnce(folder / "died")
@@ -112,7 +112,7 @@ def test_a_local_ray_listens_on_loopback_only(ran):
 
 
 def test_retries_and_cpus_are_checked():
-    from otflow.parallel.ray_backend import RayBackend
+    from otflow.studies.ray_backend import RayBackend
 
     for options in ({"cpus": 0}, {"retries": -1}):
         with pytest.raises(ValueError, match=next(iter(options))):

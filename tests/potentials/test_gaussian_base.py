@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4
+from otflow.support.precision import precision
 
 POINTS = 5
 ALPHAS = [0.02, 1.0, 300.0]

@@ -16,8 +16,8 @@ from otflow.potentials.packed import (
     summed_squares,
     sweep,
 )
-from otflow.precision import precision
 from otflow.schemes.log_det import SWEPT, packed_log_det
+from otflow.support.precision import precision
 
 RNG = np.random.default_rng(0)
 

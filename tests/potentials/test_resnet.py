@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from otflow.potentials import ResNetPotential
-from otflow.precision import precision
+from otflow.support.precision import precision
 from tests.support import random_resnet, resnet_by_the_book
 
 # Float64 rounding through a few small matrix products is some 1e-14 of the largest entry.

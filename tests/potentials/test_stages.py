@@ -11,9 +11,9 @@ import pytest
 from otflow import Flow
 from otflow.potentials import ConditionalGaussian, ConditionalStages, ConvexStages, GaussianBase
 from otflow.potentials.stages import height
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
+from otflow.support.precision import precision
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 3))

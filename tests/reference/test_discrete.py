@@ -73,7 +73,7 @@ def test_unfinished_simplex_is_an_error():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        pytest.param((np.zeros(3), np.zeros((3, 1))), ValueError, "x of", id="1-d x"),
+        pytest.param((np.zeros(3), np.zeros((3, 1))), ValueError, "x: expected shape", id="1-d x"),
         pytest.param((np.zeros((3, 2)), np.zeros((3, 1))), ValueError, "same dim", id="dims"),
         pytest.param(
             (np.zeros((2, 1)), np.zeros((2, 1)), [0.5, 0.6]), ValueError, "weights_x", id="sum"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import otflow.fitting
+import otflow.estimator.fitting
 from otflow import OTFlow
 from otflow.certificates.certificate import BudgetItem, Certificate, Line
 from otflow.datasets import toy
@@ -77,7 +77,7 @@ def _train(scale: float, *args: Any, **kwargs: Any) -> TrainingResult:
 def model(rows: Any, n_steps: int = 1, scale: float = 0.5) -> OTFlow:
     """A flow of the rows that took no time to train: its Gaussian base and a random network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otflow.fitting, "train", functools.partial(_train, scale))
+        patch.setattr(otflow.estimator.fitting, "train", functools.partial(_train, scale))
         return OTFlow(
             **SMALL | {"scheme": "conforming", "n_steps": n_steps, "potential": "resnet"}
         ).fit(rows)

@@ -302,7 +302,7 @@ class TestPage:
         assert "<" not in title
 
     def test_without_plotly_the_extra_is_named(self, flat, monkeypatch):
-        from otflow import extras
+        from otflow.support import extras
 
         def missing(module):
             raise ImportError(module)

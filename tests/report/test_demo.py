@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from otflow import extras
 from otflow.report import draw_demo
+from otflow.support import extras
 
 
 class Digits:
@@ -85,6 +85,6 @@ def test_importing_reports_needs_no_matplotlib():
             if name.split(".")[0] in ("otflow", "matplotlib"):
                 del sys.modules[name]
         assert importlib.import_module("otflow.report").draw_demo is not draw_demo
-        assert "otflow.estimator" in sys.modules
+        assert "otflow.estimator.estimator" in sys.modules
         assert "matplotlib" not in sys.modules
     assert sys.modules["otflow.report"].draw_demo is draw_demo

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from otflow import Flow
-from otflow.evaluation import evaluate
-from otflow.objective import costs
+from otflow.flow.evaluation import evaluate
+from otflow.flow.objective import costs
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
 from otflow.schemes.log_det import MARGIN
+from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.support import random_resnet, resnet_by_the_book
 

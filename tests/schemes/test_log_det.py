@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from otflow.precision import precision
 from otflow.schemes.log_det import BARRIER, MARGIN, barrier_log_det, log_det, shortfall
+from otflow.support.precision import precision
 
 pytestmark = pytest.mark.usefixtures("float64")
 

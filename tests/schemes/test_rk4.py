@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from otflow.interop import from_official_state
-from otflow.objective import costs
+from otflow.flow.objective import costs
+from otflow.model.published import from_official_state
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import RK4
+from otflow.support.precision import precision
 from otflow.targets import StandardNormal
 from tests.support import integrate_by_the_book, order, random_resnet, resnet_by_the_book, rms
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials import GaussianBase
-from otflow.precision import precision
 from otflow.schemes import Conforming
 from otflow.studies.cell import Cell
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Unit
+from otflow.support.precision import precision
 
 SEEDS = (0, 1)
 MEAN, COV = np.full(2, 0.5), np.diag([0.25, 4.0])  # of the problem "gaussian" in two dimensions

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials.base import AbstractPotential, GradientHessian
-from otflow.precision import precision
 from otflow.schemes import Conforming
 from otflow.studies.information import effective_parameters
 from otflow.studies.members import point_objective
+from otflow.support.precision import precision
 from tests.fakes import Translation
 
 ALPHA = 3.0

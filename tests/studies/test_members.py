@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials import GaussianBase
 from otflow.potentials.base import GradientHessian
-from otflow.precision import precision
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
 from otflow.studies.members import Network, fault, measure, point_objective, train_members
 from otflow.studies.problems import DataProblem, make_problem
+from otflow.support.precision import precision
 from otflow.training.ensemble import EnsembleConfig
 from tests.fakes import Translation
 from tests.studies.fakes import COV, MEAN, exact_flow

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from otflow.precision import precision
 from otflow.studies.problems import DataProblem, make_problem
+from otflow.support.precision import precision
 
 KINDS = [("gaussian", 1), ("gaussian", 3), ("mixture", 1), ("product", 2), ("product", 4)]
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.schemes import Conforming
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Unit, load_study, run_study
 from otflow.studies.store import Store

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from otflow.training.batches import BatchStream
+from otflow.data.batches import BatchStream
 
 
 @pytest.mark.parametrize(("n_rows", "batch_size"), [(10, 4), (7, 3), (64, 16), (5, 1)])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import otflow.training.loop as loop_module
-from otflow import OTFlow, tensorfile
-from otflow.objective import Costs
+from otflow import OTFlow
+from otflow.flow.objective import Costs
+from otflow.model import tensorfile
 from otflow.targets import GaussianMixture, StandardNormal
 from otflow.training import (
     NaturalConfig,
@@ -288,7 +289,7 @@ OTHERS = {
 @pytest.mark.parametrize(("change", "message"), OTHERS.values(), ids=OTHERS)
 def test_another_run_is_refused_by_name(terminated, monkeypatch, change, message):
     before = terminated.path.read_bytes()
-    monkeypatch.setattr("otflow.fitting.train", None)
+    monkeypatch.setattr("otflow.estimator.fitting.train", None)
     with pytest.raises(ValueError, match=f"the checkpoint is of another run; .*{message}"):
         fit(terminated.path, resume=True, **{"natural_iter": 0} | change)
     assert terminated.path.read_bytes() == before
@@ -338,7 +339,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, finished, monkeypatch):
 
 
 def test_refused_before_any_compute(tmp_path, monkeypatch):
-    monkeypatch.setattr("otflow.fitting.train", None)
+    monkeypatch.setattr("otflow.estimator.fitting.train", None)
     model = OTFlow(**SETTINGS)
     (tmp_path / "old").touch()
     with pytest.raises(FileExistsError, match="old holds a run: resume it, or remove"):

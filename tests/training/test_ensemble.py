@@ -16,7 +16,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import otflow.training.ensemble as ensemble_module
-from otflow.objective import Costs, costs
+from otflow.data.rows import spread
+from otflow.flow.objective import Costs, costs
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
@@ -32,7 +33,6 @@ from otflow.training.ensemble import (
 )
 from otflow.training.loop import learning_rate_schedule
 from otflow.training.natural import NaturalConfig, PointModel, natural_step, start_state
-from otflow.training.rows import spread
 from otflow.training.step import split_trainable
 from tests.fakes import Translation
 from tests.training.glide import Glide

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import otflow.training.loop as loop_module
+from otflow.data.rows import Rows
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.schemes import RK4, Conforming
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig, TrainingResult, train
 from otflow.training.loop import learning_rate_schedule
-from otflow.training.rows import Rows
 from tests.fakes import Translation
 from tests.training.glide import Glide
 

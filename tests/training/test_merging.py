@@ -95,7 +95,7 @@ def test_fitted_weights_are_gone_on_with_towards_the_target(monkeypatch):
     """A warm start must not lead back to where the components lay together."""
     seen = []
     monkeypatch.setattr(
-        "otflow.fitting.train",
+        "otflow.estimator.fitting.train",
         lambda *args: seen.append(args[5]) or untrained(*args),
     )
     X = np.random.default_rng(0).standard_normal((64, 2))

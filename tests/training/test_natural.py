@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.objective import costs
+from otflow.data.rows import Rows, spread
+from otflow.flow.objective import costs
 from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
@@ -23,7 +24,6 @@ from otflow.training.natural import (
     natural_step,
     start_state,
 )
-from otflow.training.rows import Rows, spread
 from otflow.training.step import split_trainable
 from tests.fakes import Translation
 from tests.support import random_resnet

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from otflow.data.rows import Rows
 from otflow.targets import StandardNormal
 from otflow.training.natural import NaturalConfig, excess
 from otflow.training.polish import polish
-from otflow.training.rows import Rows
 from tests.fakes import Translation
 from tests.training.glide import Glide
 

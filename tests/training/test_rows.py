@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.training.rows import Rows, as_rows, spread
+from otflow.data.rows import Rows, as_rows, spread
 
 X = np.arange(10.0).reshape(5, 2)
 C = np.arange(15.0).reshape(5, 3)

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from otflow.objective import costs
+from otflow.data.rows import Rows, spread
+from otflow.flow.objective import costs
 from otflow.potentials import (
     ConditionalGaussian,
     ConditionalResNet,
@@ -21,7 +22,6 @@ from otflow.schemes.base import Push
 from otflow.targets import StandardNormal
 from otflow.training import step as step_module
 from otflow.training.block import make_block
-from otflow.training.rows import Rows, spread
 from otflow.training.step import (
     batch_gradient,
     in_chunks,

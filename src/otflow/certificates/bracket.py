@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.certificates.bounds import lower_bound, upper_bound
-from otflow.certificates.checks import check_confidence, check_rows
 from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import DualConfig, fit_dual, gaps
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 
 _GAP_SHARE = 0.1  # of the lower bound's error rate: the gap varies least
 
@@ -61,7 +60,7 @@ def bracket(
 
     Source: SPEC 6; assumptions of the confidence bounds in `bounds.upper_bound`.
     """
-    tail = (1 - check_confidence(confidence)) / 2
+    tail = (1 - check_fraction("confidence", confidence)) / 2
     upper = upper_bound(half_squared, 1 - tail)
     low = lower_bound(half_squared, 1 - (1 - _GAP_SHARE) * tail)
     lower = low - upper_bound(gap, 1 - _GAP_SHARE * tail)
@@ -106,7 +105,7 @@ def bracket_pairs(
         raise ValueError(f"y: expected the shape of x, {x.shape}; got {y.shape}.")
     check_number("seconds", seconds, positive=True)
     check_count("seed", seed, 0)
-    check_confidence(confidence)
+    check_fraction("confidence", confidence)
     config = DualConfig() if config is None else config
     order = np.random.default_rng(seed).permutation(len(x))
     fit, rest = order[: len(x) // 2], order[len(x) // 2 :]

@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from otflow.certificates.certificate import BudgetItem
 from otflow.certificates.sampling import Pushed, push_rows
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.potentials.base import AbstractPotential
 from otflow.potentials.sums import SumPotential
-from otflow.precision import cast, precision
+from otflow.support.precision import cast, precision
 
 KNOBS = {
     "integration": "raise n_steps, or use scheme='conforming'",

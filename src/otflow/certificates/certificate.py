@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from otflow.html import number, table
+from otflow.support.html import number, table
 
 ESTIMATED = "estimated"
 

@@ -10,15 +10,14 @@ from otflow.certificates import lines as write
 from otflow.certificates import measure
 from otflow.certificates.budget import nll_error
 from otflow.certificates.certificate import Certificate
-from otflow.certificates.checks import check_rows
 from otflow.certificates.findings import findings
 from otflow.certificates.fitting import DualConfig
 from otflow.certificates.geometry import bending_directions
 from otflow.certificates.task import Task
-from otflow.columns import check_inside
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
+from otflow.model.model import Model
+from otflow.support.checks import check_count, check_rows
 from otflow.targets import AbstractTarget
-from otflow.training.config import check_count
 
 
 def certify(
@@ -127,23 +126,15 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
         TypeError: not a fitted estimator of otflow.
         ValueError, TypeError: rows outside the bounds; and as `certify`.
     """
-    if not (hasattr(model, "flow_") and hasattr(model, "standardizer_")):
+    own = getattr(model, "model_", None)
+    if not isinstance(own, Model):
         raise TypeError(
-            f"model: expected a fitted otflow.OTFlow; got {type(model).__name__} without flow_."
+            f"model: expected a fitted otflow.OTFlow; got {type(model).__name__} without model_."
         )
-    columns, scaler = model.column_map_, model.standardizer_
-    check_count("seed", options.get("seed", 0), 0)
-    noise = np.random.default_rng(options.get("seed", 0))
-
-    def in_flow(name: str, rows: Any) -> Float[np.ndarray, "n d"]:
-        rows = check_rows(name, rows, model.flow_.dim)
-        check_inside(columns, rows, model.columns_)
-        return scaler.forward(columns.forward(columns.dequantize(rows, noise)))
-
-    rows = in_flow("X", X)
-    if options.get("X_holdout") is not None:
-        options["X_holdout"] = in_flow("X_holdout", options["X_holdout"])
-    own = columns.is_identity and bool(np.all(scaler.scale == 1))
-    space = "the data's own units" if own else "the standardised columns"
+    noise = np.random.default_rng(check_count("seed", options.get("seed", 0), 0))
+    for name, rows in (("X", X), ("X_holdout", options.get("X_holdout"))):
+        if name == "X" or rows is not None:
+            options[name] = own.dequantized(check_rows(name, rows, own.flow.dim), noise)
+    space = "the data's own units" if own.in_own_units else "the standardised columns"
     settings: dict[str, Any] = {"alpha": float(model.alpha), "space": space} | options
-    return certify(model.flow_, rows, **settings)
+    return certify(own.flow, settings.pop("X"), **settings)

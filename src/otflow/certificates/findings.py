@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from otflow.certificates.certificate import Line
-from otflow.normalisation import ABOVE_ONE
+from otflow.flow.normalisation import ABOVE_ONE
 
 WIDTH = 0.1  # share of 1/2 E|T(x) - x|^2 above which optimality counts as not shown
 BEND = 0.01  # share of E|T(x) - x|^2

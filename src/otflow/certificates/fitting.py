@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from otflow.batching import map_rows
 from otflow.certificates.conjugate import fenchel_gap, maximisers
 from otflow.certificates.convex import ConvexPotential, gaussian_potential, start
-from otflow.precision import cast, precision
-from otflow.training.config import check_count, check_number
+from otflow.parallel.batching import map_rows
+from otflow.support.checks import check_count, check_number
+from otflow.support.precision import cast, precision
 
 _CHUNK = 25  # steps compiled into one call
 _ROWS = 2**15  # most pairs used

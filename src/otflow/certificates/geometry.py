@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.batching import map_rows
-from otflow.flow import Flow
-from otflow.precision import cast, precision
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
+from otflow.support.precision import cast, precision
 
 
 def jacobians(flow: Flow, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d d"]:

@@ -15,7 +15,7 @@ from otflow.certificates.geometry import (
 from otflow.certificates.penalty import PenaltyGap
 from otflow.certificates.sampling import Pushed
 from otflow.certificates.two_sample import TwoSample
-from otflow.normalisation import Integral
+from otflow.flow.normalisation import Integral
 
 SQUARED = "squared data units"
 

@@ -18,11 +18,11 @@ from otflow.certificates.penalty import PenaltyGap, penalty_gap
 from otflow.certificates.sampling import Pushed, Sample, push_rows, sample_density, sample_rows
 from otflow.certificates.task import Task
 from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
-from otflow.flow import Flow
-from otflow.normalisation import Integral, density_integral
+from otflow.flow.flow import Flow
+from otflow.flow.normalisation import Integral, density_integral
 from otflow.potentials.base import AbstractStages
-from otflow.precision import cast, precision
 from otflow.schemes import Conforming
+from otflow.support.precision import cast, precision
 from otflow.targets import StandardNormal
 
 _INNER_ROWS = 2**14  # rows at which the conjugate is solved

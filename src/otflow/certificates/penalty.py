@@ -10,7 +10,7 @@ from otflow.certificates.bounds import lower_bound, upper_bound
 from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import DualConfig, convex_values, fit_dual, gaps
 from otflow.certificates.sampling import Sample
-from otflow.precision import cast, precision
+from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
 
 _CHECKED = 2**14  # rows with an inner problem

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from otflow.batching import map_rows
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
 from otflow.potentials.base import AbstractPotential
-from otflow.precision import cast, precision
 from otflow.schemes.base import AbstractScheme
+from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
 
 _FIT_ROWS = 2**15

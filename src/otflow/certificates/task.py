@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.certificates.budget import trainable_parameters
-from otflow.certificates.checks import check_confidence, check_rows
 from otflow.certificates.fitting import DualConfig
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
+from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.targets import AbstractTarget
-from otflow.training.config import check_count, check_number
 
 _LEAST_ROWS, _LEAST_HOLDOUT = 40, 20
 
@@ -52,7 +51,7 @@ class Task:
             _check_entropy(self.entropy)
         check_number("seconds", self.seconds, positive=True)
         check_count("seed", self.seed, 0)
-        check_confidence(self.confidence)
+        check_fraction("confidence", self.confidence)
         for name, least in (("n", _LEAST_ROWS), ("n_train", 1), ("parameters", 0)):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)

@@ -21,8 +21,8 @@ def certify(
     """Bracket the transport of MODEL on DATA and check the flow from outside."""
     from otflow.certificates import certify_model
     from otflow.cli.tables import matching, read_input
-    from otflow.loading import load
-    from otflow.tabular import check_data
+    from otflow.data.tabular import check_data
+    from otflow.estimator.loading import load
 
     estimator = load(model)
     rows = check_data(estimator, matching(estimator, read_input(data)))

@@ -32,9 +32,9 @@ def demo(
 ) -> None:
     """Train on scikit-learn's digits (64 real columns), score held-out digits, draw new ones."""
     from otflow.datasets import digits, toy
-    from otflow.estimator import OTFlow
-    from otflow.files import check_writable
+    from otflow.estimator.estimator import OTFlow
     from otflow.report.demo import draw_demo
+    from otflow.support.files import check_writable
 
     size = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)

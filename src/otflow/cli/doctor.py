@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from otflow.cores import cores_in_reach
+from otflow.parallel.cores import cores_in_reach
 
 _PACKAGES = ("otflow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "safetensors")
 _EXTRAS = {

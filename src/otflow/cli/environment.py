@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-from otflow.cores import cores_in_reach, cores_were_chosen
+from otflow.parallel.cores import cores_in_reach, cores_were_chosen
 
 
 def prepare_environment() -> None:

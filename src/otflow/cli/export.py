@@ -17,14 +17,14 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write a map of MODEL, in the data's own units, as a program that JAX runs without otflow."""
-    from otflow.deployment import export_program
-    from otflow.files import atomic_path, check_writable
-    from otflow.modelfile import load_model
-    from otflow.precision import dtype_of
+    from otflow.model.export import export_program
+    from otflow.model.modelfile import load_model
+    from otflow.support.files import atomic_path, check_writable
+    from otflow.support.precision import dtype_of
 
     check_writable(out)
     loaded = load_model(model)
-    program = export_program(loaded.flow, loaded.standardizer, what, loaded.column_map)  # type: ignore[arg-type]
+    program = export_program(loaded, what)  # type: ignore[arg-type]
     with atomic_path(out) as temporary:
         temporary.write_bytes(program)
     dtype = str(dtype_of(loaded.flow.potential))

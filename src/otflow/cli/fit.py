@@ -93,9 +93,9 @@ def fit(
     """
     options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
-    from otflow.estimator import OTFlow, TrainingDivergedError
-    from otflow.files import check_writable
-    from otflow.peers import is_first
+    from otflow.estimator.estimator import OTFlow, TrainingDivergedError
+    from otflow.parallel.job import is_first
+    from otflow.support.files import check_writable
     from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
@@ -128,7 +128,7 @@ def fit(
 def _job() -> Iterator[None]:
     """One process of a job: an error ends it without waiting for the others."""
     from otflow.parallel import join_processes
-    from otflow.peers import errors_end_the_job
+    from otflow.parallel.job import errors_end_the_job
 
     with _only_python_prints():
         join_processes()
@@ -157,7 +157,7 @@ def _only_python_prints() -> Iterator[None]:
 def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int, int]]:
     """What to fit, and its rows and columns."""
     if stream:
-        from otflow.shards import ShardedTable
+        from otflow.data.shards import ShardedTable
 
         shards = ShardedTable(data, None if columns is None else columns.split(","))
         return shards, (shards.n, shards.dim)
@@ -171,7 +171,7 @@ def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int
 @contextlib.contextmanager
 def _logs(options: dict[str, Any], resume: bool) -> Any:
     """The callbacks that the options ask for."""
-    from otflow import logs
+    from otflow.training import logs
 
     with contextlib.ExitStack() as stack:
         found = []
@@ -195,7 +195,7 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(model: Any, size: tuple[int, int], out: Path) -> dict[str, Any]:
-    from otflow.objective import costs_at
+    from otflow.flow.objective import costs_at
 
     last = model.history_["iteration"].index(model.n_iter_)
     rows, columns = size

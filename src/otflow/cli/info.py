@@ -16,7 +16,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what MODEL was trained on and how; its tensors are not read."""
-    from otflow.modelfile import read_model_header
+    from otflow.model.modelfile import read_model_header
 
     header = read_model_header(model)
     found = _found(model, header.document, header.tensors)
@@ -75,7 +75,7 @@ def _target(document: dict[str, Any], tensors: dict[str, Any]) -> str | None:
 
 def _integral(training: dict[str, Any]) -> str:
     """Of the density, where it was measured."""
-    from otflow.normalisation import Integral
+    from otflow.flow.normalisation import Integral
 
     try:
         return str(Integral.kept(training) or "not measured")
@@ -85,7 +85,7 @@ def _integral(training: dict[str, Any]) -> str:
 
 def _kept(training: dict[str, Any]) -> dict[str, Any]:
     """Validation costs of the weights that were kept."""
-    from otflow.objective import costs_at
+    from otflow.flow.objective import costs_at
 
     try:
         history = training["history"]

@@ -40,9 +40,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write one HTML file that opens offline: what was trained or studied, and how good it is."""
-    from otflow.extras import require
-    from otflow.files import check_writable
     from otflow.report.page import write_page
+    from otflow.support.extras import require
+    from otflow.support.files import check_writable
 
     start = time.perf_counter()
     require("plotly", "report")
@@ -89,10 +89,10 @@ def _model(
 ) -> Any:
     from otflow.certificates import certify_model
     from otflow.cli.tables import matching, read_input
-    from otflow.loading import load
-    from otflow.modelfile import read_model_header
+    from otflow.data.tabular import check_data
+    from otflow.estimator.loading import load
+    from otflow.model.modelfile import read_model_header
     from otflow.report.model_report import model_document
-    from otflow.tabular import check_data
 
     if certify and (data is None or options["certificate"] is not None):
         raise ValueError("--certify: expected with DATA and without --certificate.")

@@ -21,8 +21,8 @@ def sample(
 ) -> None:
     """Draw N samples from MODEL, in the data's own units and columns."""
     from otflow.cli.tables import PIPE, check_target, write_output
-    from otflow.loading import load
-    from otflow.tables import Table
+    from otflow.data.tables import Table
+    from otflow.estimator.loading import load
 
     check_target(out)
     flow = load(model)

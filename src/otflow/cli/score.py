@@ -25,8 +25,8 @@ def score(
 ) -> None:
     """Print the mean log-density of DATA under MODEL with its 95 % interval, in nats."""
     from otflow.cli.tables import PIPE, check_target, matching, read_input, write_output
-    from otflow.loading import load
-    from otflow.tables import Table
+    from otflow.data.tables import Table
+    from otflow.estimator.loading import load
 
     if out is not None:
         check_target(out)

@@ -185,7 +185,7 @@ def _backend(name: str, address: str | None, cpus: int | None) -> Any:
         if address is not None or cpus is not None:
             raise ValueError("address, cpus: expected with --backend ray only.")
         return None
-    from otflow.parallel.ray_backend import RayBackend
+    from otflow.studies.ray_backend import RayBackend
 
     return RayBackend(address, cpus)
 
@@ -195,8 +195,8 @@ def _problem(name: str, dim: int, data: Path | None) -> Any:
 
     if data is None:
         return make_problem(name, dim)
-    from otflow.preprocessing import Standardizer
-    from otflow.tables import read_table
+    from otflow.data.preprocessing import Standardizer
+    from otflow.data.tables import read_table
 
     values = read_table(data).values
     if len(values) < 8:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from otflow.tables import Table, check_output, csv_text, read_csv, read_table, write_table
+from otflow.data.tables import Table, check_output, csv_text, read_csv, read_table, write_table
 
 PIPE = Path("-")
 

@@ -21,7 +21,7 @@ from otflow.datasets.tables import (
     read_matrix,
     standardised,
 )
-from otflow.extras import require
+from otflow.support.extras import require
 
 _ARCHIVE = (
     "The prepared files of the MAF paper are at https://zenodo.org/records/1161203 (data.tar.gz)"

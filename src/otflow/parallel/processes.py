@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from otflow.devices import use_all_cores
+from otflow.parallel.devices import use_all_cores
+from otflow.parallel.job import on_loss
 from otflow.parallel.meeting import LOOPBACK, Place, meet
 from otflow.parallel.watch import Watch
-from otflow.peers import on_loss
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_number
 
 _SLURM_PORT = 61_440  # the first of 4,096, of which the job's number picks one
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.devices import use_all_cores
+from otflow.parallel.devices import use_all_cores
 from otflow.potentials.base import (
     AbstractPotential,
     GradientHessian,

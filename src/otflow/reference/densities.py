@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from otflow.reference.checks import check_array, check_weights
+from otflow.support.checks import check_array, check_weights
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -9,8 +9,8 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float
 
-from otflow.extras import require
-from otflow.reference.checks import check_array, check_count, check_weights
+from otflow.support.checks import check_array, check_count, check_weights
+from otflow.support.extras import require
 
 
 @final

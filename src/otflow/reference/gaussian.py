@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.reference.base import AbstractReference
-from otflow.reference.checks import check_alpha, check_array, check_count, check_points
 from otflow.reference.keys import generator_from_key
 from otflow.reference.numerics import log_excess
+from otflow.support.checks import check_alpha, check_array, check_count, check_points
 
 
 @final

@@ -19,13 +19,13 @@ from jaxtyping import Float
 from scipy import special
 
 from otflow.reference.base import AbstractReference
-from otflow.reference.checks import check_alpha, check_array, check_count, check_points
 from otflow.reference.densities import AbstractDensity1D, Mixture1D
 from otflow.reference.displacement import solve_displacement
 from otflow.reference.keys import generator_from_key
 from otflow.reference.numerics import PiecewisePolynomial
 from otflow.reference.panels import QuantilePanels, quantile_panels
 from otflow.reference.tabulate import tabulate
+from otflow.support.checks import check_alpha, check_array, check_count, check_points
 
 
 @final

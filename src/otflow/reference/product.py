@@ -13,10 +13,10 @@ from scipy import special
 from scipy.stats import qmc
 
 from otflow.reference.base import AbstractReference
-from otflow.reference.checks import check_alpha, check_array, check_count, check_points
 from otflow.reference.densities import AbstractDensity1D, Mixture1D
 from otflow.reference.keys import generator_from_key
 from otflow.reference.one_dimensional import OneDimensionalReference, solve_1d
+from otflow.support.checks import check_alpha, check_array, check_count, check_points
 
 STANDARD_MIXTURE = Mixture1D((0.4, 0.6), (-2.0, 1.5), (0.5, 0.7))
 _SOBOL_BITS = 30

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from otflow.reference.checks import check_array, check_real
 from otflow.reference.densities import TabulatedDensity1D, gauss_integral
+from otflow.support.checks import check_array, check_real
 
 _REACH = 45.0  # infinite ends are cut at centre +- scale * sinh(45) = 1.7e19 scales
 _NEGLIGIBLE = 1e-60  # panels below this mass need no refinement

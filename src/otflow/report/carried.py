@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from otflow.batching import map_rows
-from otflow.precision import precision
+from otflow.parallel.batching import map_rows
+from otflow.support.precision import precision
 
 DRAWN = 2000  # points of a panel
 SAMPLES = 5000  # draws from the model that the rows are compared with
@@ -57,24 +57,25 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
         ValueError: rows outside the model's bounds.
     """
     samples = _samples(model, SAMPLES if X is None else min(SAMPLES, max(len(X), 100)), seed)
-    x = samples if X is None else model.column_map_.dequantize(X, np.random.default_rng(seed))
-    z = model._to_flow(x)
+    own = model.model_
+    x = samples if X is None else own.chart.dequantize(X, np.random.default_rng(seed))
+    z = own.to_flow(x)
 
     def push(rows: np.ndarray) -> tuple[Any, ...]:
-        pushed = model.flow_.push(rows)
+        pushed = own.flow.push(rows)
         with precision(model.dtype):
-            log_prob = model.flow_.target.log_prob(pushed.points) + pushed.log_det
+            log_prob = own.flow.target.log_prob(pushed.points) + pushed.log_det
         return pushed.points, log_prob, pushed.transport, pushed.straightness, pushed.valid
 
     y, log_prob, transport, straightness, valid = map_rows(push, z, _BATCH)
-    own = model.standardizer_.log_det + model.column_map_.log_det(x)
+    units = own.standardizer.log_det + own.chart.log_det(x)
     chosen = np.random.default_rng([seed, 1]).permutation(len(x))[:DRAWN]
     return Carried(
         X is not None,
         x,
         z,
         np.asarray(y, np.float64),
-        log_prob.astype(np.float64) + own,
+        log_prob.astype(np.float64) + units,
         transport.astype(np.float64),
         straightness.astype(np.float64),
         valid,

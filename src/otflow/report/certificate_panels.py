@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from otflow.certificates import Certificate
-from otflow.html import number
 from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
+from otflow.support.html import number
 
 
 def certificate_section(certificate: Certificate, truth: float | None = None) -> Section:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from otflow.estimator import OTFlow
-from otflow.extras import require
-from otflow.files import atomic_path
+from otflow.estimator.estimator import OTFlow
+from otflow.support.extras import require
+from otflow.support.files import atomic_path
 
 INK, DATA, MODEL = "#1b1b1b", "#0072b2", "#d55e00"  # colour-blind safe
 

@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from otflow.extras import require
-from otflow.files import atomic_path
-from otflow.html import number
 from otflow.report.content import (
     Bars,
     Brackets,
@@ -25,6 +22,9 @@ from otflow.report.content import (
     Words,
 )
 from otflow.report.layout import LABEL, LEGEND, TITLE, mosaic, shortened
+from otflow.support.extras import require
+from otflow.support.files import atomic_path
+from otflow.support.html import number
 
 COLOURS: dict[Role, str] = {  # Okabe and Ito's, and ink
     "data": "#0072b2",

@@ -9,12 +9,12 @@ import numpy as np
 import otflow
 from otflow.certificates import Certificate
 from otflow.certificates.budget import trainable_parameters
-from otflow.html import number
+from otflow.data.tabular import check_data
 from otflow.report.carried import Carried, carry
 from otflow.report.certificate_panels import certificate_section
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.row_panels import sample_section, target_section
-from otflow.tabular import check_data
+from otflow.support.html import number
 from otflow.targets import StandardNormal
 
 _COSTS = {

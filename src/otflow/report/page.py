@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otflow.extras import require
-from otflow.files import atomic_path
-from otflow.html import table
 from otflow.report.content import Brackets, Document, Mark, Moving, Panel, Role, Words, legend
 from otflow.report.plots import figure
+from otflow.support.extras import require
+from otflow.support.files import atomic_path
+from otflow.support.html import table
 
 # the browser itself then refuses every request that a report could make
 _POLICY = (

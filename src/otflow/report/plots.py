@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from otflow.html import number
 from otflow.report.content import (
     Bars,
     Brackets,
@@ -25,6 +24,7 @@ from otflow.report.content import (
     Scatter,
 )
 from otflow.report.layout import LABEL, mosaic, shortened
+from otflow.support.html import number
 
 Figure = dict[str, Any]
 SYMBOLS: dict[Role, str] = {

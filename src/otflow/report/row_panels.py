@@ -1,6 +1,5 @@
 """Panels of rows: beside samples of the model, on their way, and where they arrive."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -8,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from otflow.precision import precision
 from otflow.report.carried import DRAWN, Carried, principal
 from otflow.report.content import (
     Cloud,
@@ -21,6 +19,7 @@ from otflow.report.content import (
     Scatter,
     Section,
 )
+from otflow.support.precision import precision
 
 _GRID = 90  # nodes of the density's grid, each way
 _BINS = 40
@@ -101,9 +100,7 @@ def _heat(model: Any, rows: Carried, cloud: Cloud) -> Heat:
     room = 0.15 * (high - low) + 1e-9
     x, y = (np.linspace(a, b, _GRID) for a, b in zip(low - room, high + room, strict=True))
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # not invertible there: density 0
-        density = np.exp(model._scores(grid, None)).reshape(_GRID, _GRID)
+    density = np.exp(model.model_.log_prob(grid)[0]).reshape(_GRID, _GRID)
     points = cloud.points[::_EVERY]
     inside = ((points >= [x[0], y[0]]) & (points <= [x[-1], y[-1]])).all(axis=1)
     return Heat(
@@ -142,7 +139,7 @@ def _principal_panels(model: Any, rows: Carried, name: str) -> list[Panel]:
         plane = basis[:, [i, j]]
         clouds = [Cloud(name, (rows.z[rows.drawn] - centre) @ plane, "data")]
         if rows.given:
-            z = model._to_flow(rows.samples[: len(rows.drawn)])
+            z = model.model_.to_flow(rows.samples[: len(rows.drawn)])
             clouds.append(Cloud("samples of the flow", (z - centre) @ plane, "model"))
         found.append(
             Scatter(

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from otflow.batching import map_rows
-from otflow.modelfile import load_model
-from otflow.preprocessing import Standardizer
+from otflow.data.preprocessing import Standardizer
+from otflow.model.modelfile import load_model
+from otflow.parallel.batching import map_rows
 from otflow.report.carried import principal
 from otflow.report.content import Cloud, Moving
 from otflow.studies.cell import Cell

@@ -44,12 +44,12 @@ def invert_stage(
     shrinks the residual and the iteration converges from anywhere. Without a guess it starts where
     a point comes from that goes on as y would. The last few points go on without the others.
     """
-    few = max(1, len(y) // _FEW)
+    few = (y.shape[0] + _FEW - 1) // _FEW
     x = 2 * y - potential.image(y, t) if guess is None else guess
     size, newton, log_det = _solved(potential, y, t, x)
     start = _Descent(x, newton, size, jnp.ones_like(size), log_det, size <= _goal(y))
     found = _descend(potential, y, t, start, few)
-    last = jnp.argsort(found.done)[:few]
+    last = jax.lax.slice_in_dim(jnp.argsort(found.done), 0, few)
     of_last = _Descent(*(array[last] for array in found))
     rest = _descend(potential.of_points(last), y[last], t, of_last, 0)
     found = _Descent(*(array.at[last].set(new) for array, new in zip(found, rest, strict=True)))

@@ -6,12 +6,12 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from otflow.batching import map_rows
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
 from otflow.studies.information import effective_parameters
 from otflow.studies.members import Network, train_members
 from otflow.studies.problems import DataProblem
-from otflow.training.config import check_count
+from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
 
 _ALPHAS = (3.0, 10.0)

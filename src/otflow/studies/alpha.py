@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
 from otflow.studies.members import Network, measure, train_members
 from otflow.studies.problems import AbstractProblem, ExactProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
 from otflow.studies.summary import StudyResult
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)

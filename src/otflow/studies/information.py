@@ -7,8 +7,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from otflow.flow import Flow
-from otflow.precision import precision
+from otflow.flow.flow import Flow
+from otflow.support.precision import precision
 from otflow.training.natural import MOST_PARAMETERS, PointModel
 from otflow.training.step import split_trainable
 

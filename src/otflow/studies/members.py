@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from otflow.batching import map_rows
-from otflow.evaluation import evaluate
-from otflow.flow import Flow
+from otflow.flow.evaluation import evaluate
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
 from otflow.potentials import AbstractPotential, GaussianBase, ResNetPotential
-from otflow.precision import precision
 from otflow.schemes import Conforming
 from otflow.studies.problems import AbstractProblem, DataProblem
+from otflow.support.checks import check_count
+from otflow.support.precision import precision
 from otflow.targets import StandardNormal
-from otflow.training.config import check_count
 from otflow.training.ensemble import (
     EnsembleConfig,
     Fresh,

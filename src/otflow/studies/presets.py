@@ -10,7 +10,7 @@ from otflow.studies.runner import AbstractStudy
 from otflow.studies.samples import SIZES, SampleStudy
 from otflow.studies.steps import StepStudy
 from otflow.studies.width import WidthStudy
-from otflow.training.config import check_count
+from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
 
 KINDS: dict[str, Any] = {

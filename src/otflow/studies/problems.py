@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from otflow.precision import precision
 from otflow.reference import STANDARD_MIXTURE, gaussian, product_mixture
 from otflow.reference.base import AbstractReference
 from otflow.reference.one_dimensional import mixture_1d
+from otflow.support.checks import check_count
+from otflow.support.precision import precision
 from otflow.targets import AbstractTarget, GaussianMixture, RotatedProduct
-from otflow.training.config import check_count
 
 
 class AbstractProblem(abc.ABC):

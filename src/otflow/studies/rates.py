@@ -8,13 +8,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
-from otflow.studies.verdicts import (
-    Statement,
-    Verdict,
-    check_fraction,
-    read_numbers,
-    verdict_at_least,
-)
+from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
+from otflow.support.checks import check_fraction, read_numbers
 
 __all__ = [
     "Rate",

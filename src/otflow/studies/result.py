@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from otflow.html import table
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict
+from otflow.support.html import table
 
 Z = 1.959963984540054  # 97.5 % of the standard normal
 

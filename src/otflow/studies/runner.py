@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from otflow.devices import use_all_cores
-from otflow.flow import Flow
-from otflow.modelfile import Model, load_model, save_model
-from otflow.preprocessing import Standardizer
+from otflow.data.preprocessing import Standardizer
+from otflow.flow.flow import Flow
+from otflow.model.modelfile import Model, load_model, save_model
+from otflow.parallel.devices import use_all_cores
 from otflow.studies.cell import Cell
 from otflow.studies.members import fault
 from otflow.studies.store import Store
 from otflow.studies.summary import StudyResult, summarise
-from otflow.training.config import check_number
+from otflow.support.checks import check_number
 
 _WAIT = 0.5  # seconds between looks at a unit that another process computes
 

@@ -15,7 +15,7 @@ from otflow.studies.members import Network, point_objective, train_members
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
 from otflow.studies.summary import StudyResult
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 SIZES = (250, 500, 1000, 2000, 4000, 8000, 16000)

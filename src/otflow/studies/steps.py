@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otflow.batching import map_rows
-from otflow.flow import Flow
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
 from otflow.schemes import RK4
 from otflow.studies.alpha import EVALUATION_SEED, check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, measure, train_members
 from otflow.studies.problems import ExactProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
 from otflow.studies.summary import StudyResult
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 RK4_STEPS = (8, 16, 32, 64)

@@ -19,8 +19,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 import otflow
-from otflow.files import atomic_path
 from otflow.studies.cell import Cell, check_name, plain
+from otflow.support.files import atomic_path
 
 FORMAT_VERSION = 1
 _DATABASE = "study.sqlite"

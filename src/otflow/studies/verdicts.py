@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from otflow.support.checks import check_fraction, read_numbers
+
 Verdict = Literal["holds", "violated", "not resolved"]
 _VERDICTS = ("holds", "violated", "not resolved")
 
@@ -68,23 +70,3 @@ def verdict_at_least(
     if (found[known] + reach < -allowed).any():
         return "violated"
     return "holds" if known.all() and (found - reach >= -allowed).all() else "not resolved"
-
-
-def read_numbers(name: str, value: ArrayLike, ndim: int) -> np.ndarray:
-    """A float64 array of real numbers with `ndim` axes.
-
-    Raises:
-        TypeError, ValueError: not real numbers, or other axes.
-    """
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: expected real numbers; got dtype {array.dtype}.")
-    if array.ndim != ndim:
-        raise ValueError(f"{name}: expected {ndim} axes; got shape {array.shape}.")
-    return array.astype(np.float64)
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raise unless value is a number in (0, 1)."""
-    if not 0 < float(read_numbers(name, value, 0)) < 1:
-        raise ValueError(f"{name}: expected a number in (0, 1); got {value}.")

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otflow.evaluation import evaluate
-from otflow.flow import Flow
+from otflow.flow.evaluation import evaluate
+from otflow.flow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
 from otflow.studies.problems import ExactProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
 from otflow.studies.summary import StudyResult
-from otflow.training.config import check_count, check_number
+from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 WIDTHS = (4, 8, 16, 32, 64)

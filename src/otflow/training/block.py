@@ -11,13 +11,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool
 
-from otflow.compiling import hot_jit
-from otflow.devices import device_number, everywhere, job_mesh, on_shards, place, total
-from otflow.objective import Costs
+from otflow.data.rows import Rows
+from otflow.flow.objective import Costs
+from otflow.parallel.devices import device_number, everywhere, job_mesh, on_shards, place, total
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
+from otflow.support.compiling import hot_jit
 from otflow.targets import AbstractTarget
-from otflow.training.rows import Rows
 from otflow.training.step import ValidCosts, batch_gradient, guarded_update, valid_costs
 
 

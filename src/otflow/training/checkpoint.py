@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from otflow.files import check_writable
-from otflow.peers import is_first
-from otflow.tensorfile import read_header, read_tensors, to_json, write_tensors
-from otflow.training.config import check_count
+from otflow.model.tensorfile import read_header, read_tensors, to_json, write_tensors
+from otflow.parallel.job import is_first
+from otflow.support.checks import check_count
+from otflow.support.files import check_writable
 
 Tree = TypeVar("Tree")
 Row = dict[str, Any]

@@ -1,8 +1,8 @@
 """What a training run is asked to do, checked before any compute."""
 
 import dataclasses
-import math
-import numbers
+
+from otflow.support.checks import check_count, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,20 +66,3 @@ class TrainingConfig:
         """
         steps = self.merging * self.max_iter
         return 0.0 if iteration >= steps else (1 - iteration / steps) ** 6
-
-
-def check_number(name: str, value: object, *, positive: bool) -> None:
-    """Raise unless value is a finite real number, > 0 (positive) or >= 0."""
-    bound = "> 0" if positive else ">= 0"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number {bound}; got {type(value).__name__}.")
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name}: expected a finite number {bound}; got {value}.")
-
-
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise unless value is an integer >= least."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected an integer >= {least}; got {type(value).__name__}.")
-    if value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}; got {value}.")

@@ -18,11 +18,12 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key
 
-from otflow.compiling import hot_jit
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
+from otflow.support.checks import check_count, check_number
+from otflow.support.compiling import hot_jit
 from otflow.targets import AbstractTarget
-from otflow.training.config import TrainingConfig, check_count, check_number
+from otflow.training.config import TrainingConfig
 from otflow.training.loop import learning_rate_schedule
 from otflow.training.natural import (
     NaturalConfig,

@@ -10,19 +10,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from otflow.devices import gathered, one_lapack_thread
-from otflow.objective import Costs
-from otflow.peers import check_same, from_first, is_first, losses_told
+from otflow.data.batches import AbstractBatches, RowBatches
+from otflow.data.rows import Rows, on_host
+from otflow.flow.objective import Costs
+from otflow.parallel.devices import gathered, one_lapack_thread
+from otflow.parallel.job import check_same, from_first, is_first, losses_told
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes import RK4, AbstractScheme
 from otflow.schemes.hutchinson import HutchinsonRK4
 from otflow.targets import AbstractTarget
-from otflow.training.batches import AbstractBatches, RowBatches
 from otflow.training.block import ShardedRows, make_block, sharded_costs
 from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.config import TrainingConfig
 from otflow.training.progress import TrainingProgress
-from otflow.training.rows import Rows, on_host
 from otflow.training.step import ValidCosts, mean_nll_error, nll_deviation, split_trainable
 
 Status = Literal["max_iter", "early_stopping", "interrupted", "non_finite"]

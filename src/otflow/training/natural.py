@@ -16,12 +16,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from otflow.compiling import hot_jit
+from otflow.data.rows import Rows, as_rows
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
+from otflow.support.checks import check_count, check_number
+from otflow.support.compiling import hot_jit
 from otflow.targets import AbstractTarget
-from otflow.training.config import check_count, check_number
-from otflow.training.rows import Rows, as_rows
 from otflow.training.step import split_trainable
 
 CHUNK = 250  # points whose parameter gradients are held at once

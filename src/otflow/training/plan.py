@@ -18,14 +18,14 @@ from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from otflow.compiling import hot_jit
-from otflow.devices import everywhere, gathered, on_shards, place, row_mesh, total
+from otflow.data.rows import Rows
+from otflow.parallel.devices import everywhere, gathered, on_shards, place, row_mesh, total
 from otflow.potentials.base import AbstractStages
-from otflow.precision import cast, dtype_of
 from otflow.schemes.newton import invert_stage
+from otflow.support.compiling import hot_jit
+from otflow.support.precision import cast, dtype_of
 from otflow.targets import AbstractTarget
 from otflow.training.progress import TrainingProgress
-from otflow.training.rows import Rows
 from otflow.training.step import split_trainable
 
 _POINTS = 2048  # a side of a plan: exact in about a second

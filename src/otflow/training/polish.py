@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.objective import Costs, costs
+from otflow.data.rows import Rows, as_rows
+from otflow.flow.objective import Costs, costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
@@ -19,7 +20,6 @@ from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.loop import History, Status, TrainingResult
 from otflow.training.natural import NaturalConfig, NaturalDescent, excess
 from otflow.training.progress import TrainingProgress
-from otflow.training.rows import Rows, as_rows
 from otflow.training.step import ValidCosts, equal_shares
 
 _PHASE = "natural"

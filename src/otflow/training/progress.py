@@ -5,7 +5,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from otflow.objective import Costs
+from otflow.flow.objective import Costs
 
 
 class TrainingProgress:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from otflow.objective import Costs, costs
+from otflow.data.rows import Rows, as_rows
+from otflow.flow.objective import Costs, costs
 from otflow.potentials.base import AbstractPotential, chunk_size
 from otflow.schemes.base import AbstractScheme
 from otflow.targets import AbstractTarget
-from otflow.training.rows import Rows, as_rows
 
 INVALID_NLL = 100.0  # nats, of a validation row at which the map is not invertible
 

@@ -1,0 +1,164 @@
+"""From an estimator's `bounds` and `dequantize` to a `ColumnMap`, checked against the rows."""
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from otflow.data.preprocessing import ColumnMap
+from otflow.support.checks import check_number
+
+_DIGITS = 9  # of the largest value, in which a decimal rounding step is looked for
+_ROWS_PER_LEVEL = 2  # with fewer rows for each distinct value, decimals are not seen as rounded
+_OFF_GRID = 0.1  # of a step; below that, what float32 leaves of a decimal
+
+
+def make_column_map(
+    bounds: Any, dequantize: Any, X: Float[np.ndarray, "n d"], names: Sequence[str]
+) -> ColumnMap:
+    """The column transforms that `OTFlow` was asked for; X itself is not checked against them.
+
+    Args:
+        bounds: None, or column -> (lower, upper), each a number or None; columns by name or
+            number. In a rounded column they are its least and greatest possible value.
+        dequantize: None, "auto" (`rounding_step` of every column), a step for all columns, or
+            column -> step.
+        X: the rows in which "auto" looks for steps.
+        names: of the columns.
+
+    Raises:
+        ValueError, TypeError: an unknown column, or improper bounds or step.
+    """
+    step = _steps(dequantize, X, names)
+    lower, upper = np.full(len(names), -np.inf), np.full(len(names), np.inf)
+    for j, (low, high) in _by_column("bounds", bounds, names, _interval).items():
+        lower[j], upper[j] = low, high
+    for j in np.flatnonzero(step).tolist():  # half a step outside the extreme values on the grid
+        lower[j] = step[j] * (np.ceil(lower[j] / step[j] - 1e-9) - 0.5)
+        upper[j] = step[j] * (np.floor(upper[j] / step[j] + 1e-9) + 0.5)
+    return ColumnMap(_or_none(lower), _or_none(upper), tuple(step.tolist()))
+
+
+def rounding_step(x: Float[np.ndarray, " n"]) -> float:
+    """The largest step a 10^-k that every value is a multiple of; 0 for a continuous column.
+
+    Integers always count as rounded. Decimals do where there are at least two rows for each
+    distinct value, so that a density would put spikes there.
+    """
+    size = np.abs(x)
+    largest = float(size.max())
+    if largest == 0:
+        return 0.0
+    if largest < 2.0**53 and (size == np.rint(size)).all():
+        return float(np.gcd.reduce(size.astype(np.int64)))
+    if len(np.unique(x)) * _ROWS_PER_LEVEL > len(x):
+        return 0.0
+    first = -math.floor(math.log10(largest))
+    for k in range(max(first, 1), first + _DIGITS):
+        scaled = size * 10.0**k
+        if _on_grid(scaled).all():
+            return float(np.gcd.reduce(np.rint(scaled).astype(np.int64)) / 10.0**k)
+    return 0.0
+
+
+def check_inside(columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str]) -> None:
+    """Raise ValueError, naming the columns, where rows do not lie strictly between the bounds."""
+    _refuse(~columns.inside(X), "values strictly between the bounds; got others", names)
+
+
+def check_on_grid(columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str]) -> None:
+    """Raise ValueError, naming the columns, where rounded ones are not multiples of their step."""
+    step = np.array(columns.step)
+    rounded = step > 0
+    off = np.zeros(X.shape, bool)
+    off[:, rounded] = ~_on_grid(np.abs(X[:, rounded]) / step[rounded])
+    _refuse(off, "multiples of the rounding step; got others", names)
+
+
+def named(spec: Any, names: Sequence[str]) -> Any:
+    """`bounds` or `dequantize` as JSON keeps it: columns by name, no infinities."""
+    if not isinstance(spec, Mapping):
+        return spec
+    found = {}
+    for key, value in spec.items():
+        if not isinstance(value, numbers.Real):
+            value = [v if v is not None and math.isfinite(v) else None for v in value]
+        found[key if isinstance(key, str) else names[key]] = value
+    return found
+
+
+def _or_none(values: Float[np.ndarray, " d"]) -> tuple[float | None, ...]:
+    return tuple(v if math.isfinite(v) else None for v in values.tolist())
+
+
+def _on_grid(levels: np.ndarray) -> Bool[np.ndarray, "..."]:
+    """Whether they are integers, as far as float32 can tell."""
+    return np.abs(levels - np.rint(levels)) <= np.minimum(_OFF_GRID, 1e-6 + 2.0**-22 * levels)
+
+
+def _refuse(bad: Bool[np.ndarray, "n d"], what: str, names: Sequence[str]) -> None:
+    if bad.any():
+        columns = np.flatnonzero(bad.any(axis=0)).tolist()
+        found = [f"{names[j]} ({bad[:, j].sum()})" for j in columns]
+        raise ValueError(f"X: expected {what} in column(s), with their counts, {', '.join(found)}.")
+
+
+def _steps(
+    dequantize: Any, X: Float[np.ndarray, "n d"], names: Sequence[str]
+) -> Float[np.ndarray, " d"]:
+    if isinstance(dequantize, str):
+        if dequantize != "auto":
+            raise ValueError(
+                f"dequantize: expected None, 'auto', a step or steps by column; got {dequantize!r}."
+            )
+        return np.array([rounding_step(column) for column in X.T])
+    if dequantize is None or isinstance(dequantize, Mapping):
+        step = np.zeros(len(names))
+        for j, value in _by_column("dequantize", dequantize, names, _step).items():
+            step[j] = value
+        return step
+    return np.full(len(names), _step("dequantize", dequantize))
+
+
+def _by_column(
+    argument: str, spec: Any, names: Sequence[str], parse: Callable[[str, Any], Any]
+) -> dict[int, Any]:
+    """Column number -> parsed value."""
+    if spec is None:
+        return {}
+    if not isinstance(spec, Mapping):
+        raise TypeError(f"{argument}: expected a dictionary by column; got {type(spec).__name__}.")
+    found = {}
+    for key, value in spec.items():
+        if isinstance(key, (int, np.integer)) and 0 <= key < len(names):
+            j = int(key)
+        elif key in names:
+            j = list(names).index(key)
+        else:
+            raise ValueError(f"{argument}: expected columns among {', '.join(names)}; got {key!r}.")
+        if j in found:
+            raise ValueError(f"{argument}: expected every column once; got {names[j]} twice.")
+        found[j] = parse(f"{argument}[{key!r}]", value)
+    return found
+
+
+def _step(argument: str, value: Any) -> float:
+    check_number(argument, value, positive=True)
+    return float(value)
+
+
+def _interval(argument: str, value: Any) -> tuple[float, float]:
+    try:
+        low, high = value
+        low = -math.inf if low is None else float(low)
+        high = math.inf if high is None else float(high)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{argument}: expected a pair (lower, upper) of numbers or None; got {value!r}."
+        ) from error
+    if not low < high:
+        raise ValueError(f"{argument}: expected lower < upper; got {value!r}.")
+    return low, high

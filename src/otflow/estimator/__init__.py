@@ -1,0 +1,6 @@
+"""OTFlow: the scikit-learn face of the library."""
+
+from otflow.estimator.estimator import OTFlow, TrainingDivergedError
+from otflow.estimator.loading import load
+
+__all__ = ["OTFlow", "TrainingDivergedError", "load"]

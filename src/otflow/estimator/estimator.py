@@ -1,0 +1,404 @@
+"""OTFlow: the scikit-learn face of the library."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from otflow.data.batches import BatchStream
+from otflow.data.beside import check_validation, read_rows
+from otflow.data.columns import check_inside, check_on_grid, make_column_map
+from otflow.data.conditions import column_names_of
+from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.data.rows import on_host
+from otflow.data.shards import ShardedTable
+from otflow.data.streaming import Lanes, StreamBatches, Survey
+from otflow.data.tabular import check_varying
+from otflow.estimator.fitted import FittedEstimator
+from otflow.estimator.fitting import (
+    DECIDED,
+    Fitted,
+    Material,
+    Settings,
+    TrainingDivergedError,
+    fit_flow,
+)
+from otflow.parallel.devices import use_all_cores
+from otflow.support.precision import cast, precision
+from otflow.targets import AbstractTarget
+from otflow.training import Rows, Watch
+
+__all__ = ["OTFlow", "TrainingDivergedError"]
+
+_DENSITY_ROWS = 2**18  # points drawn for the first-order phase of fit_density
+_VALIDATION_ROWS = 2**14
+
+
+class OTFlow(FittedEstimator):
+    """A normalizing flow that minimises transport + alpha nll + beta straightness (SPEC 1).
+
+    Data is standardised inside by default; log-densities, samples and inverse transforms are in
+    the data's own units, `transform` goes to the target's. Costs in `history_` are those of the
+    space the flow is trained in.
+
+    Parameters:
+        alpha: weight of the nll, > 0. The larger, the better the density and the closer to
+            optimal transport in the limit; the harder to train.
+        beta: weight, >= 0, of what is 0 on optimal paths: the straightness, or hjb with rk4. None
+            is 3 alpha for convex stages, whose paths are then straight to a few percent, and 0 for
+            a network. 0 gives the best density a step.
+        width: m, ridges a stage of convex stages or units a layer of a network. None is decided by
+            the rows and columns, `otflow.estimator.defaults.ridges`, or 64 for a network.
+        depth: L, residual layers of a network; 0 is a sum of ridge functions, the cheapest in high
+            dimension and the easiest to bring to its optimum. No part of convex stages.
+        scheme: "conforming" (exact likelihood at any number of steps) or "rk4" (as published; its
+            n_steps is refined while training where step doubling finds an nll error over 0.02).
+        n_steps: time steps of the scheme; None is 4 for conforming, 8 for rk4. One conforming step
+            is Brenier's map, the most exact for optimal transport; more steps fit densities better.
+        n_probes: random directions of Hutchinson's estimate of the trace in training steps of rk4,
+            for large d; 0 is the exact trace. Validation and scoring are always exact.
+        max_iter: most optimiser steps.
+        natural_iter: natural-gradient steps after those: second order, for small gaps to the
+            optimum; up to 8,000 parameters.
+        batch_size: rows a step.
+        learning_rate: peak of the learning-rate schedule; None is 0.05 for convex stages (0.005
+            to another target than N(0, I)), 0.01 for a network.
+        weight_decay: pull of the stages' directions towards 0, >= 0, as in AdamW: less of the rows
+            is learned by heart. None is decided for convex stages to N(0, I): 0 where rows are
+            many, up to 1 where they are few for so many columns. 0 for a network.
+        patience: validations (one every 25 steps) without improvement before stopping.
+        plan_iter: steps of a start from the optimal transport plan between rows and draws from the
+            target, before those of max_iter; 0 for none. None is 1000 for convex stages towards
+            another target than N(0, I). With n_steps=1 they minimise Kantorovich's dual, whose
+            optimum is the optimal map: many of them for an exact map, no matter how thin a target.
+        merging: share of max_iter during which the components of a mixture target come apart, from
+            one place to where they are: the likelihood alone does not carry mass over the gap
+            between two, and some would stay in the wrong one. No effect on other targets.
+        validation_fraction: share of X held out when X_val is not given; 0 uses all rows to train
+            and never stops early.
+        base: "gaussian" starts from the solution between the Gaussians with the moments of the
+            data and of the target (SPEC 2.1), None from a random network.
+        random_state: an integer gives the same result every time; a NumPy RandomState moves on
+            with every call; None is a fresh seed. `sample` uses it too.
+        dtype: "float32" or "float64".
+        standardize: scale every column to mean 0 and standard deviation 1 first.
+        bounds: column -> (lower, upper), each a number or None: the column is trained on as
+            log(x - lower), -log(upper - x), or the logit between both; the density is 0 outside.
+            In a dequantised column they are its least and greatest possible value.
+        dequantize: "auto" finds integer and rounded columns, a number is a rounding step for all
+            columns, a dictionary has the steps by column. Training adds uniform noise over x -+
+            step / 2; `sample` rounds. See `log_mass_bound`.
+        warm_start: `fit` goes on from the fitted weights, see `partial_fit`.
+        target: an object of `otflow.targets`, in the space the flow is trained in; None is the
+            standard normal.
+        potential: "convex": a convex function of its own for every step of the conforming scheme
+            (SPEC 2.2). Every step is then a bijection of the whole space whatever the data, so the
+            density integrates to one. "resnet": the published network of (x, t), with any scheme;
+            its map may fold, which is measured. None is "convex", but "resnet" with rk4.
+        verbose: show a progress bar (on a terminal only).
+
+    Attributes:
+        flow_: the trained `Flow`, in the standardised space.
+        standardizer_: the affine map to that space, after column_map_.
+        column_map_: the columns' bounds and rounding steps.
+        history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
+        n_iter_: optimiser steps behind the weights that were kept; 0 where the start was best.
+        status_: why training stopped.
+        integral_: of the density, estimated where the map may fold; None where it cannot (convex
+            stages, whose density integrates to one by construction) or takes a condition.
+        decided_: what the data decided where a setting is None, by name.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 30.0,
+        beta: float | None = None,
+        width: int | None = None,
+        depth: int = 1,
+        scheme: str = "conforming",
+        n_steps: int | None = None,
+        n_probes: int = 0,
+        max_iter: int = 4000,
+        natural_iter: int = 0,
+        batch_size: int = 512,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        patience: int = 20,
+        plan_iter: int | None = None,
+        merging: float = 0.6,
+        validation_fraction: float = 0.1,
+        base: str | None = "gaussian",
+        random_state: Any = None,
+        dtype: str = "float32",
+        standardize: bool = True,
+        bounds: Any = None,
+        dequantize: Any = None,
+        warm_start: bool = False,
+        target: AbstractTarget | None = None,
+        potential: str | None = None,
+        verbose: bool = True,
+    ):
+        self.alpha = alpha
+        self.beta = beta
+        self.width = width
+        self.depth = depth
+        self.scheme = scheme
+        self.n_steps = n_steps
+        self.n_probes = n_probes
+        self.max_iter = max_iter
+        self.natural_iter = natural_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.patience = patience
+        self.plan_iter = plan_iter
+        self.merging = merging
+        self.validation_fraction = validation_fraction
+        self.base = base
+        self.random_state = random_state
+        self.dtype = dtype
+        self.standardize = standardize
+        self.bounds = bounds
+        self.dequantize = dequantize
+        self.warm_start = warm_start
+        self.target = target
+        self.potential = potential
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        X_val: Any = None,
+        condition: Any = None,
+        condition_val: Any = None,
+        sample_weight: Any = None,
+        **watch: Any,
+    ) -> "OTFlow":
+        """Train on the rows of X.
+
+        Args:
+            X: (n, d) finite numbers, n >= 2, no constant column; or a `ShardedTable`, whose files
+                are streamed through with bounded memory, and of which at most about 16,384 rows
+                are held out. A stream takes none of the other arguments but `watch`, and neither
+                bounds, dequantize, natural_iter nor warm_start.
+            y: ignored.
+            X_val: (l, d) rows for early stopping; by default a share of X is held out.
+            condition: (n, k) finite numbers: the flow is then one density of x for every c, and
+                every other method needs a condition too. Columns are standardised inside, except
+                those of 0 and 1 (one-hot categories).
+            condition_val: (l, k), with X_val.
+            sample_weight: (n,) numbers >= 0: what each row counts in the means of training,
+                validation and standardisation. Rows of weight 0 are left out.
+            watch: `checkpoint` (a file for the run's state, written every `checkpoint_every` steps
+                and on Ctrl-C or SIGTERM), `resume` (go on from it where it exists, with the same
+                result bit for bit), `on_validation` (called with every row of the history): the
+                fields of `otflow.training.Watch`.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError, TypeError: bad data or hyperparameters, before any compute.
+            OSError: the checkpoint cannot be written, or holds a run and `resume` is not set.
+            TrainingDivergedError: the objective became non-finite; the weights before that are
+                kept and usable.
+            KeyboardInterrupt: Ctrl-C; likewise.
+        """
+        again = self.warm_start and self.__sklearn_is_fitted__()
+        return self._fit(again, X, X_val, condition, condition_val, sample_weight, watch)
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        X_val: Any = None,
+        condition: Any = None,
+        condition_val: Any = None,
+        sample_weight: Any = None,
+        **watch: Any,
+    ) -> "OTFlow":
+        """Go on for up to `max_iter` steps from the fitted weights; the first call is `fit`.
+
+        Scalers, bounds and rounding steps stay those of the first fit, so units do not move.
+        Optimiser and learning-rate schedule start afresh; `history_`, `n_iter_` and `status_` are
+        those of the last call. On its validation rows the result is never worse than the start.
+        An integer `random_state` holds out the same rows of the same X again.
+
+        Args:
+            X, y, X_val, condition, condition_val, sample_weight, watch: as in `fit`; columns may
+                be constant.
+
+        Raises:
+            ValueError: width, depth, scheme, n_steps, base, dtype, standardize, bounds, dequantize
+                or target are no longer those of the first fit; and as `fit`.
+        """
+        again = self.__sklearn_is_fitted__()
+        return self._fit(again, X, X_val, condition, condition_val, sample_weight, watch)
+
+    def _fit(
+        self,
+        again: bool,
+        X: Any,
+        X_val: Any,
+        condition: Any,
+        condition_val: Any,
+        sample_weight: Any,
+        watch: dict[str, Any],
+    ) -> "OTFlow":
+        settings, watching = self._settings(), self._watch(watch)
+        if isinstance(X, ShardedTable):
+            others = (X_val, condition, condition_val, sample_weight)
+            if again or any(value is not None for value in others):
+                raise ValueError(
+                    "X: expected a table in memory where there are validation rows, conditions, "
+                    "weights or a fitted model to go on from; got a ShardedTable."
+                )
+            return self._fit_stream(X, settings, watching)
+        names = column_names_of(condition)
+        rows = read_rows(self, X, condition, sample_weight, fitting=not again)
+        val = check_validation(self, rows, X_val, condition_val, names)
+        target = settings.make_target(rows.x.shape[1])
+        if again:
+            self._check_continuation(target)
+            columns = self.column_map_
+        else:
+            columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
+        for part in (rows,) if val is None else (rows, val):
+            check_on_grid(columns, part.x, self.columns_)
+            check_inside(columns, part.x, self.columns_)
+        seed = self._seed(self.random_state)
+        if val is None:
+            rows, val = rows.split(self.validation_fraction, seed)
+        if not again:
+            check_varying(rows.x, self)
+        noise = np.random.default_rng([seed, 1])
+        rows = rows.mapped(columns, noise)
+        val = None if val is None else val.mapped(columns, noise)
+        if again:
+            scalers = self.standardizer_, self.condition_scaler_
+        else:
+            scalers = rows.scaler(self.standardize), rows.condition_scaler()
+        with precision(self.dtype):
+            z = rows.prepared(*scalers, self.dtype)
+            z_val = None if val is None else val.prepared(*scalers, self.dtype)
+            stream = BatchStream(z.n, max(self.batch_size, 2000), seed)
+            material = Material(z, z_val, lambda k: z.take(stream.take(1)[0]))
+            start = self.flow_ if again else None
+            fitted = fit_flow(settings, material, target, seed, watching, start)
+            return self._keep(fitted, columns, *scalers, names)
+
+    def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
+        for name, none in (("bounds", None), ("dequantize", None), ("natural_iter", 0)):
+            if getattr(self, name) != none:
+                raise ValueError(
+                    f"{name}: expected {none} with a ShardedTable; got {getattr(self, name)!r}."
+                )
+        target = settings.make_target(table.dim)
+        seed = self._seed(self.random_state)
+        lanes = Lanes(table, self.validation_fraction, seed)
+        survey = Survey.of(lanes)
+        scaler = survey.scaler(self.standardize)
+        self.n_features_in_ = table.dim
+        self.__dict__.pop("feature_names_in_", None)
+        if table.names is not None:
+            self.feature_names_in_ = np.array(table.names, dtype=object)
+        with precision(self.dtype):
+            batches = StreamBatches(lanes, scaler, self.batch_size, self.dtype)
+            z_val = on_host(scaler.forward(survey.held_out).astype(self.dtype))  # type: ignore[arg-type]
+            points = on_host(survey.points(scaler))  # type: ignore[arg-type]
+            stream = survey.digest(lanes)
+            material = Material(batches, z_val, lambda k: z_val, points=points, stream=stream)
+            fitted = fit_flow(settings, material, target, seed, watch)
+            return self._keep(fitted, ColumnMap.identity(table.dim), scaler)
+
+    def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
+        """Train on a density that can be sampled and evaluated, in its own units.
+
+        Natural-gradient steps draw fresh samples and use the log-density as a control variate,
+        which takes the sampling noise out of the optimum: the way to reach J*_alpha.
+
+        `warm_start` plays no part here.
+
+        Args:
+            density: rho0, an object of `otflow.targets`.
+            watch: as in `fit`.
+
+        Returns:
+            self.
+
+        Raises:
+            As `fit`.
+        """
+        settings, watching = self._settings(), self._watch(watch)
+        if not isinstance(density, AbstractTarget):
+            raise TypeError(
+                f"density: expected an object of otflow.targets; got {type(density).__name__}."
+            )
+        for name in ("bounds", "dequantize"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: expected None with a density; got {getattr(self, name)}."
+                )
+        self.n_features_in_ = density.dim
+        target = settings.make_target(density.dim)
+        seed = self._seed(self.random_state)
+        with precision(self.dtype):
+            density = cast(density, self.dtype)
+            keys = jax.random.split(jax.random.key(seed), 3)
+            x = density.sample(keys[0], _DENSITY_ROWS)
+            x_val = density.sample(keys[1], _VALIDATION_ROWS)
+            rows = max(self.batch_size, 2000)
+            draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
+            scaler = Standardizer.identity(density.dim)
+            material = Material(Rows(x), Rows(x_val), lambda k: Rows(draw(k)), density)
+            columns = ColumnMap.identity(density.dim)
+            fitted = fit_flow(settings, material, target, seed, watching)
+            return self._keep(fitted, columns, scaler)
+
+    def _settings(self) -> Settings:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+        return Settings(**values)
+
+    def _watch(self, options: dict[str, Any]) -> Watch:
+        watch = Watch(**options)
+        use_all_cores()  # before the question below starts JAX's devices
+        needs = "a checkpoint" if watch.checkpoint is not None else ""
+        if jax.process_count() > 1:
+            needs = "a job of several processes"
+        if needs and not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                f"random_state: expected an integer where there is {needs}, so that the run "
+                f"can be repeated; got {self.random_state!r}."
+            )
+        return watch
+
+    def _keep(
+        self,
+        fitted: Fitted,
+        columns: ColumnMap,
+        scaler: Standardizer,
+        condition_scaler: Standardizer | None = None,
+        condition_names: tuple[str, ...] | None = None,
+    ) -> "OTFlow":
+        """Set the fitted attributes, then raise if the run did not end by itself."""
+        self.condition_scaler_ = condition_scaler
+        self.__dict__.pop("condition_names_in_", None)
+        if condition_names is not None:
+            self.condition_names_in_ = np.array(condition_names, dtype=object)
+        self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
+        self.column_map_, self._shaped_by = columns, self._shape()
+        self.history_, self.n_iter_ = fitted.history, fitted.n_iter
+        self.integral_ = fitted.integral
+        if fitted.integral is not None and fitted.integral.above_one:
+            warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
+        self.decided_ = {
+            name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
+        }
+        if fitted.natural_history is not None:
+            self.natural_history_ = fitted.natural_history
+        fitted.raise_if_stopped()
+        return self

@@ -1,0 +1,219 @@
+"""What a fitted OTFlow does: densities, samples, maps, certificates, files."""
+
+import copy
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+import otflow
+from otflow.data.columns import check_on_grid, named
+from otflow.data.preprocessing import Standardizer
+from otflow.model.model import Model, package_versions
+from otflow.model.modelfile import save_model
+from otflow.support.checks import check_count
+from otflow.support.extras import require
+
+require("sklearn", "sklearn")
+from sklearn.utils import validation  # noqa: E402
+
+from otflow.data.tabular import in_container  # noqa: E402
+from otflow.estimator.base import TabularEstimator  # noqa: E402
+
+_BATCH = 2**14  # rows a call
+
+
+class FittedEstimator(TabularEstimator):
+    """The part of `OTFlow` that uses the flow; see there."""
+
+    random_state: Any
+    condition_scaler_: Standardizer | None
+    natural_history_: dict[str, list[float]]
+    fit: Callable[..., Any]
+
+    def score_samples(self, X: Any, condition: Any = None) -> Float[np.ndarray, " n"]:
+        """Log-density of every row, in nats and the data's own units, shape (n,), float64.
+
+        It is that of the continuous variable at X as given, also in dequantised columns (there X
+        is the middle of its cell); -inf outside the bounds. A model fitted with a condition needs
+        one here and in the methods below: (n, k), a row a point, or (k,), one for all.
+        """
+        return self._scores(self._check(X), condition)
+
+    def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
+        scores, invalid = self.model_.log_prob(X, condition)
+        _warn_invalid(invalid, "rows have log-density -inf: the map is not invertible")
+        return scores
+
+    def log_mass_bound(
+        self, X: Any, n_draws: int = 16, random_state: Any = None, condition: Any = None
+    ) -> Float[np.ndarray, " n"]:
+        """Log-probability of the rounded values, in expectation from below, shape (n,), nats.
+
+        log mean_k p(x + s (u_k - 1/2)) + sum log s over the dequantised columns, u uniform: by
+        Jensen's inequality its mean is at most the log-mass of the cell around x (with columns
+        that are not rounded: its density there), the less below the more draws. One draw is the
+        usual bound of dequantisation.
+
+        Args:
+            X: (n, d) rows on the grid of the dequantised columns.
+            n_draws: K, >= 1.
+            random_state: seed of the noise; by default the estimator's own.
+            condition: as in `score_samples`.
+
+        Raises:
+            ValueError: no column is dequantised, or values off the grid.
+        """
+        X = self._check(X)
+        check_count("n_draws", n_draws)
+        columns = self.column_map_
+        if not any(columns.step):
+            raise ValueError("dequantize: expected rounded columns in the fitted model; got none.")
+        check_on_grid(columns, X, self.columns_)
+        seed = self._seed(self.random_state if random_state is None else random_state)
+        noise = np.random.default_rng(seed)
+        draws = [self._scores(columns.dequantize(X, noise), condition) for _ in range(n_draws)]
+        mass = logsumexp(draws, axis=0) - math.log(n_draws) + columns.log_cell
+        return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
+
+    def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
+        """Mean log-density of the rows, nats."""
+        return float(self.score_samples(X, condition).mean())
+
+    def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:
+        """Draws from the flow in the data's own units, shape (n_samples, d), float64.
+
+        Dequantised columns are rounded. A data frame where `set_output` asks for one.
+
+        Args:
+            n_samples: how many, >= 1.
+            random_state: seed; by default the estimator's own.
+            condition: (n_samples, k) or (k,), where the model takes one.
+        """
+        validation.check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        state = self.random_state if random_state is None else random_state
+        seed = self._seed(state)
+        x, valid = self.model_.sample(n_samples, seed, condition)
+        _warn_unsafe(valid)
+        return in_container(self, x)
+
+    def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
+        """T(x): the rows carried to the target, shape (n, d), float64.
+
+        A data frame where `set_output` asks for one, with columns otflow0, otflow1, ...
+
+        Raises:
+            ValueError: values outside the bounds.
+        """
+        return self.model_.forward(self._check(X), condition)
+
+    def fit_transform(self, X: Any, y: Any = None, condition: Any = None, **options: Any) -> Any:
+        """`fit`, then `transform` of the same rows."""
+        return self.fit(X, y, condition=condition, **options).transform(X, condition)
+
+    def inverse_transform(self, Z: Any, condition: Any = None) -> Any:
+        """The inverse of `transform`: from the target to the data's own units, float64.
+
+        Not rounded. A data frame with the data's columns where `set_output` asks for one.
+        """
+        x, valid = self.model_.inverse(self._check(Z, names=False), condition)
+        _warn_unsafe(valid)
+        return in_container(self, x, Z)
+
+    def given(self, condition: Any) -> Any:
+        """The unconditional model under one condition (k,), for `certify`, files and pipelines.
+
+        Raises:
+            ValueError: the model is unconditional, or another shape.
+        """
+        validation.check_is_fitted(self)
+        model = copy.copy(self)
+        model.flow_ = self.model_.given(condition).flow
+        model.condition_scaler_ = None
+        model.__dict__.pop("condition_names_in_", None)
+        return model
+
+    @property
+    def model_(self) -> Model:
+        """The flow in the data's own units, without the estimator around it."""
+        validation.check_is_fitted(self)
+        return Model(
+            self.flow_,
+            self.standardizer_,
+            self.columns_ if hasattr(self, "feature_names_in_") else None,
+            condition=self.condition_scaler_,
+            condition_columns=self.condition_names_,
+            column_map=self.column_map_,
+            versions={},
+        )
+
+    @property
+    def n_conditions_(self) -> int:
+        """Columns of the condition; 0 for an unconditional model."""
+        return self.flow_.condition_dim
+
+    @property
+    def condition_names_(self) -> tuple[str, ...] | None:
+        """Names of those columns, where the fitted condition was a data frame."""
+        names = getattr(self, "condition_names_in_", None)
+        return None if names is None else tuple(names)
+
+    def certify(self, X: Any, **options: Any) -> Any:
+        """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
+
+        Args:
+            X: (n, d) rows it was not trained on, in the data's own units.
+            options: of `otflow.certificates.certify`.
+
+        Returns:
+            A `Certificate`: bracket of 1/2 W2^2, distance to the target, checks, error budget.
+        """
+        validation.check_is_fitted(self)
+        return otflow.certificates.certify_model(self, X, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one file that holds no code (see `otflow.load`)."""
+        validation.check_is_fitted(self)
+        settings = {k: v for k, v in self.get_params().items() if k != "target"}
+        if not isinstance(self.random_state, (int, np.integer)):
+            settings["random_state"] = None
+        for name in ("bounds", "dequantize"):
+            settings[name] = named(settings[name], self.columns_)
+        training: dict[str, Any] = {"history": _without_nan(self.history_), "n_iter": self.n_iter_}
+        training |= {"status": self.status_, "decided": self.decided_}
+        if self.integral_ is not None:
+            training["integral"] = dataclasses.astuple(self.integral_)
+        if hasattr(self, "natural_history_"):
+            training["natural_history"] = _without_nan(self.natural_history_)
+        versions = package_versions()
+        model = dataclasses.replace(
+            self.model_, settings=settings, training=training, versions=versions
+        )
+        save_model(path, model)
+
+
+def _without_nan(history: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    """As JSON holds it."""
+    return {
+        name: [v if math.isfinite(v) else None for v in values] for name, values in history.items()
+    }
+
+
+def _warn_unsafe(valid: np.ndarray) -> None:
+    _warn_invalid(~valid, "rows have no inverse that is safe: the map folds")
+
+
+def _warn_invalid(bad: np.ndarray, what: str) -> None:
+    if bad.any():
+        warnings.warn(
+            f"{int(bad.sum())} of {bad.size} {what} there. Train longer, use more steps, or rk4.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,51 @@
+"""From a model file back to the estimator."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from otflow.data.preprocessing import ColumnMap
+from otflow.estimator.estimator import OTFlow
+from otflow.flow.normalisation import Integral
+from otflow.model.modelfile import load_model, unreadable
+
+
+def load(path: str | Path) -> OTFlow:
+    """The fitted estimator that `OTFlow.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a model file of otflow, damaged, or from a newer version.
+    """
+    model = load_model(path)
+    try:
+        estimator = OTFlow(**model.settings, target=model.flow.target)
+        estimator._settings()
+        history = _with_nan(model.training["history"])
+        if "natural_history" in model.training:
+            estimator.natural_history_ = _with_nan(model.training["natural_history"])
+        estimator.n_iter_ = int(model.training["n_iter"])
+        estimator.status_ = str(model.training["status"])
+        estimator.integral_ = Integral.kept(model.training)
+        estimator.decided_ = dict(model.training.get("decided", {}))
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        raise unreadable(path, error) from error
+    estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
+    estimator.history_, estimator.n_features_in_ = history, model.flow.dim
+    estimator.column_map_ = model.column_map or ColumnMap.identity(model.flow.dim)
+    estimator._shaped_by = estimator._shape()
+    estimator.condition_scaler_ = model.condition
+    if model.condition_columns is not None:
+        estimator.condition_names_in_ = np.array(model.condition_columns, dtype=object)
+    if model.columns is not None:
+        estimator.feature_names_in_ = np.array(model.columns, dtype=object)
+    return estimator
+
+
+def _with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:
+    """A history as it was before JSON."""
+    return {
+        name: [math.nan if v is None else float(v) for v in values]
+        for name, values in history.items()
+    }

@@ -1,0 +1,176 @@
+"""A flow in the data's own units: densities, maps and samples."""
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from importlib import metadata as packages
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+import otflow
+from otflow.data.columns import check_inside
+from otflow.data.conditions import check_condition, refuse_condition
+from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.flow.flow import Flow
+from otflow.parallel.batching import map_rows
+from otflow.support.precision import dtype_of, precision
+
+_BATCH = 2**14  # rows a call
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, otflow and the packages that decide its numbers."""
+    names = ("jax", "jaxlib", "equinox", "numpy")
+    found = {name: packages.version(name) for name in names}
+    return {"otflow": otflow.__version__, "python": platform.python_version()} | found
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A flow with the maps to the data's units, and a summary of its training.
+
+    Conditions are (n, k), a row a point, or (k,), one for all; None where there is none.
+
+    Attributes:
+        flow: in the space it was trained in.
+        standardizer: to that space, after `column_map`.
+        columns: names of the fitted frame's columns, None where it had none.
+        settings, training: of the estimator, as model files keep them.
+        condition: the affine map of a condition's columns.
+        condition_columns: their names, where they had some.
+        column_map: bounds and rounding steps; None where there are none.
+        versions: of the packages that trained it; empty where nothing says so.
+    """
+
+    flow: Flow
+    standardizer: Standardizer
+    columns: tuple[str, ...] | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    condition: Standardizer | None = None
+    condition_columns: tuple[str, ...] | None = None
+    column_map: ColumnMap | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=package_versions)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns: x0, x1, ... where the data had none."""
+        return self.columns or tuple(f"x{i}" for i in range(self.flow.dim))
+
+    @property
+    def chart(self) -> ColumnMap:
+        """The bounds and rounding steps, the identity where there are none."""
+        return self.column_map or ColumnMap.identity(self.flow.dim)
+
+    @property
+    def in_own_units(self) -> bool:
+        """The flow's space has the data's scales: costs there are costs of the data."""
+        return self.chart.is_identity and bool(np.all(self.standardizer.scale == 1))
+
+    def to_flow(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Rows in the space of the flow.
+
+        Raises:
+            ValueError: values outside the bounds.
+        """
+        check_inside(self.chart, x, self.names)
+        return self.standardizer.forward(self.chart.forward(x))
+
+    def from_flow(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Rows back in the data's units, not rounded."""
+        return self.chart.inverse(self.standardizer.inverse(z))
+
+    def dequantized(
+        self, x: Float[np.ndarray, "n d"], noise: np.random.Generator
+    ) -> Float[np.ndarray, "n d"]:
+        """Rows in the space of the flow, with noise over the cells of rounded columns.
+
+        Raises:
+            ValueError: values outside the bounds.
+        """
+        check_inside(self.chart, x, self.names)
+        return self.to_flow(self.chart.dequantize(x, noise))
+
+    def log_prob(
+        self, x: Float[np.ndarray, "n d"], condition: Any = None
+    ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        """Log-density in nats and the data's units, and where the map has no inverse.
+
+        -inf there and outside the bounds; float64.
+        """
+        chart = self.chart
+
+        def log_prob(x: np.ndarray, c: Any) -> tuple[np.ndarray, np.ndarray]:
+            inside = np.asarray(chart.inside(x).all(axis=1))
+            if not inside.any():
+                return np.full(len(x), -np.inf), inside
+            x = np.where(inside[:, None], x, x[inside.argmax()])
+            found = np.asarray(self.flow.log_prob(self.to_flow(x), c), np.float64)
+            scores = found + self.standardizer.log_det + chart.log_det(x)
+            return np.where(inside, scores, -np.inf), inside & np.isneginf(found)
+
+        return self._map(log_prob, x, condition)
+
+    def forward(
+        self, x: Float[np.ndarray, "n d"], condition: Any = None
+    ) -> Float[np.ndarray, "n d"]:
+        """T(x), float64.
+
+        Raises:
+            ValueError: values outside the bounds.
+        """
+
+        def forward(x: np.ndarray, c: Any) -> np.ndarray:
+            return np.asarray(self.flow.forward(self.to_flow(x), c), np.float64)
+
+        return self._map(forward, x, condition)
+
+    def inverse(
+        self, y: Float[np.ndarray, "n d"], condition: Any = None
+    ) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+        """Where points of the target come from, in the data's units, and where that is safe."""
+
+        def pull(rows: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
+            pulled = self.flow.pull(rows, c)
+            return self.from_flow(np.asarray(pulled.points)), np.asarray(pulled.valid)
+
+        return self._map(pull, y, condition)
+
+    def sample(
+        self, n: int, seed: int, condition: Any = None
+    ) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+        """n draws, rounded where the columns were, and where they are safe."""
+        with precision(dtype_of(self.flow)):
+            y = np.asarray(self.flow.target.sample(jax.random.key(seed), n))
+        x, valid = self.inverse(y, condition)
+        return self.chart.round(x), valid
+
+    def given(self, condition: Any) -> "Model":
+        """The unconditional model under one condition (k,).
+
+        Raises:
+            ValueError: the model is unconditional, or another shape.
+        """
+        k = self.flow.condition_dim
+        if not k:
+            raise ValueError("condition: expected none, the model is unconditional; got one.")
+        if np.ndim(condition) != 1:
+            raise ValueError(f"condition: expected shape ({k},); got {np.shape(condition)}.")
+        flow = self.flow.given(self._condition(condition, 1)[0])
+        return dataclasses.replace(self, flow=flow, condition=None, condition_columns=None)
+
+    def _map(self, function: Callable[..., Any], x: np.ndarray, condition: Any) -> Any:
+        """function(rows, their condition in the flow's space or None) over batches of the rows."""
+        if not self.flow.condition_dim:
+            refuse_condition(condition)
+            return map_rows(lambda rows: function(rows, None), x, _BATCH)
+        d, c = x.shape[1], self._condition(condition, len(x))
+        return map_rows(lambda rows: function(rows[:, :d], rows[:, d:]), np.hstack([x, c]), _BATCH)
+
+    def _condition(self, condition: Any, n: int) -> Float[np.ndarray, "n k"]:
+        """The condition of n points in the space that the flow knows."""
+        found = check_condition(condition, n, self.flow.condition_dim, self.condition_columns)
+        return found if self.condition is None else self.condition.forward(found)

@@ -1,0 +1,251 @@
+"""Model files: one safetensors file, JSON metadata, no code.
+
+The metadata's `structure` is a tree of {"class": name, "fields": {...}}; arrays are tensors of the
+file, named by their path in that tree. Only the classes listed in `_CLASSES` are ever built.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import jaxtyped
+
+import otflow
+from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.flow.flow import Flow
+from otflow.flow.flow_target import FlowTarget
+from otflow.model.migrations import FORMAT_VERSION, migrate
+from otflow.model.model import Model
+from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
+from otflow.parallel.devices import use_all_cores
+from otflow.potentials import (
+    ConditionalGaussian,
+    ConditionalResNet,
+    ConditionalStages,
+    ConvexStage,
+    ConvexStages,
+    GaussianBase,
+    ResNetPotential,
+    SumPotential,
+)
+from otflow.schemes import RK4, Conforming
+from otflow.support.files import one_line
+from otflow.support.precision import dtype_of, precision
+from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
+
+_ENTRY = "otflow"  # of the header's metadata
+_DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+_CLASSES: dict[str, type[eqx.Module]] = {
+    cls.__name__: cls
+    for cls in (
+        ColumnMap,
+        ConditionalGaussian,
+        ConditionalResNet,
+        ConditionalStages,
+        Conforming,
+        ConvexStage,
+        ConvexStages,
+        Flow,
+        FlowTarget,
+        GaussianBase,
+        GaussianMixture,
+        RK4,
+        ResNetPotential,
+        RotatedProduct,
+        Standardizer,
+        StandardNormal,
+        SumPotential,
+    )
+}
+
+
+def save_model(path: str | Path, model: Model) -> None:
+    """Write a model, atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+        TypeError: the flow holds a class that model files do not know.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    parts: dict[str, Any] = {"flow": model.flow, "standardizer": model.standardizer}
+    if model.condition is not None:
+        parts["condition"] = model.condition
+    if model.column_map is not None and not model.column_map.is_identity:
+        parts["column_map"] = model.column_map
+    metadata = {
+        "format": "otflow",
+        "format_version": FORMAT_VERSION,
+        "otflow_version": otflow.__version__,
+        "dtype": str(dtype_of(model.flow)),
+        "structure": {name: _encode(part, name, tensors) for name, part in parts.items()},
+        "columns": None if model.columns is None else list(model.columns),
+        "settings": model.settings,
+        "training": model.training,
+        "versions": model.versions,
+    }
+    if model.condition_columns is not None:
+        metadata["condition_columns"] = list(model.condition_columns)
+    write_tensors(path, _ENTRY, metadata, tensors)
+
+
+def read_model_header(path: str | Path) -> Header:
+    """What a model file says of itself, as it was written; its tensors are not read.
+
+    Raises:
+        As `load_model`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}.")
+    try:
+        header = read_header(path, _ENTRY)
+        migrate(header.document, {})
+        return header
+    except (KeyError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: Exception) -> ValueError:
+    """The one error for a file that is no model, in one line."""
+    why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+    return ValueError(f"{path}: not a readable otflow model ({why}).")
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a model file of otflow, damaged, or from a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}.")
+    try:
+        metadata, tensors = migrate(read_header(path, _ENTRY).document, read_tensors(path))
+        check_finite(tensors)
+        _check_kinds(tensors)
+        use_all_cores()
+        with precision(metadata["dtype"]):
+            flow = _decode(metadata["structure"]["flow"], tensors)
+        model = Model(
+            flow=flow,
+            standardizer=_decode(metadata["structure"]["standardizer"], tensors, numpy=True),
+            columns=None if metadata["columns"] is None else tuple(metadata["columns"]),
+            settings=dict(metadata["settings"]),
+            training=dict(metadata["training"]),
+            versions=dict(metadata.get("versions", {})),
+            **_read_condition(metadata, tensors),
+            column_map=None
+            if "column_map" not in metadata["structure"]
+            else _decode(metadata["structure"]["column_map"], tensors, numpy=True),
+        )
+        _check_model(model)
+        if tensors:
+            raise ValueError(f"no part of the model uses {', '.join(tensors)}")
+        return model
+    except _DAMAGE as error:
+        raise unreadable(path, error) from error
+
+
+def _check_kinds(tensors: dict[str, np.ndarray]) -> None:
+    """The flow computes with floating numbers only."""
+    for name, array in tensors.items():
+        if name.startswith("flow.") and array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name}: expected float32 or float64; got {array.dtype}")
+
+
+def _read_condition(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The entries that only files of conditional flows have."""
+    found: dict[str, Any] = {}
+    if "condition" in metadata["structure"]:
+        found["condition"] = _decode(metadata["structure"]["condition"], tensors, numpy=True)
+    if metadata.get("condition_columns") is not None:
+        found["condition_columns"] = tuple(metadata["condition_columns"])
+    return found
+
+
+def _check_model(model: Model) -> None:
+    """The parts against each other."""
+    if not isinstance(model.flow, Flow) or not isinstance(model.standardizer, Standardizer):
+        raise ValueError("expected a Flow and a Standardizer")
+    _check_columns("", model.flow.dim, model.standardizer, model.columns)
+    if isinstance(model.condition, Standardizer):
+        width = model.flow.condition_dim
+        _check_columns("condition_", width, model.condition, model.condition_columns)
+    elif model.condition is not None or model.flow.condition_dim or model.condition_columns:
+        raise ValueError("condition: expected a Standardizer where the flow is conditional")
+    columns = model.column_map
+    if columns is not None and not (
+        isinstance(columns, ColumnMap) and len(columns.step) == model.flow.dim
+    ):
+        raise ValueError(f"column_map: expected a ColumnMap of {model.flow.dim} columns")
+
+
+def _check_columns(
+    what: str, dim: int, standardizer: Standardizer, names: tuple[str, ...] | None
+) -> None:
+    if names is not None and (len(names) != dim or not all(isinstance(n, str) for n in names)):
+        raise ValueError(f"{what}columns: expected {dim} names; got {names}")
+    if standardizer.mean.shape != (dim,) or not (standardizer.scale > 0).all():
+        raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
+
+
+def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(node, eqx.Module):
+        name = type(node).__name__
+        if _CLASSES.get(name) is not type(node):
+            raise TypeError(f"model files do not know the class {type(node).__qualname__}.")
+        fields = {
+            f.name: _encode(getattr(node, f.name), f"{path}.{f.name}", tensors)
+            for f in dataclasses.fields(node)
+        }
+        return {"class": name, "fields": fields}
+    if isinstance(node, tuple):
+        return {"tuple": [_encode(v, f"{path}.{i}", tensors) for i, v in enumerate(node)]}
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return {"value": node}
+    tensors[path] = np.array(node, order="C")  # ascontiguousarray would lift scalars to 1-d
+    return {"tensor": path}
+
+
+def _decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = False) -> Any:
+    if "tensor" in spec:
+        array = tensors.pop(spec["tensor"])  # once: a file must not name a large one many times
+        return array if numpy else jnp.asarray(array)
+    if "tuple" in spec:
+        return tuple(_decode(v, tensors, numpy) for v in spec["tuple"])
+    if "value" in spec:
+        return spec["value"]
+    if spec["class"] not in _CLASSES:
+        raise ValueError(f"unknown class {spec['class']!r}")
+    cls = _CLASSES[spec["class"]]
+    names = [f.name for f in dataclasses.fields(cls)]
+    if set(names) != set(spec["fields"]):
+        raise ValueError(f"fields of {cls.__name__}: expected {names}; got {list(spec['fields'])}")
+    built = object.__new__(cls)
+    for name, value in spec["fields"].items():
+        object.__setattr__(built, name, _decode(value, tensors, numpy))
+    _check_fields(built)
+    for base in reversed(cls.__mro__):
+        if "__check_init__" in vars(base):
+            vars(base)["__check_init__"](built)
+    return built
+
+
+def _check_fields(node: eqx.Module) -> None:
+    """Fields against their annotations: the class, and shapes whose letters agree in the node.
+
+    Shapes with sums (d+1) and tuples of arrays are left to the class's own `__check_init__`.
+    """
+    with jaxtyped("context"):
+        for f in dataclasses.fields(node):
+            if not isinstance(f.type, type) or "+" in getattr(f.type, "dim_str", ""):
+                continue
+            value = getattr(node, f.name)
+            if not isinstance(value, f.type):
+                got = getattr(value, "shape", type(value).__name__)
+                raise ValueError(f"{type(node).__name__}.{f.name}: expected {f.type}; got {got}")

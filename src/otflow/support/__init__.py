@@ -1,0 +1,1 @@
+"""What every floor may use: checks, precision, files, extras, HTML, compilation."""
