@@ -72,20 +72,6 @@ def test_limit_map_pushes_to_the_normal():
     assert stats.kstest(np.sum(y**2, axis=1), "chi2", (4,)).pvalue > 1e-4
 
 
-def test_quasi_random_points_integrate_better_than_samples():
-    """E[transport] over 4096 points: quasi error below 1e-4, a tenth of the standard error."""
-    r = product_mixture(3, 1.0)
-    x = r.sample_quasi(0, 4096)
-    values = 0.5 * np.sum((r.map(x) - x) ** 2, axis=1)
-    standard_error = values.std() / 64
-    assert abs(values.mean() - r.transport) < 0.1 * standard_error
-    np.testing.assert_array_equal(x, r.sample_quasi(0, 4096))
-    assert not np.array_equal(x, r.sample_quasi(1, 4096))
-    assert r.sample_quasi(0, 1000).shape == (1000, 3)
-    assert r.sample_quasi(0, 1).shape == (1, 3)
-    assert np.all(np.isfinite(x))
-
-
 def test_envelope_and_estimator():
     """The identities of SPEC 4 survive the sum: 1e-6, and slope -2 within 0.1."""
     slope = (product_mixture(5, 1.001).objective - product_mixture(5, 0.999).objective) / 2e-3

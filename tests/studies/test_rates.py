@@ -10,7 +10,6 @@ from scipy import stats
 
 from otflow.studies.rates import (
     Rate,
-    Sampled,
     Statement,
     fit_rate,
     verdict_at_least,
@@ -316,6 +315,6 @@ def test_results_are_plain_and_frozen():
         "verdict": "holds",
         "evidence": "slope -2.01 [-2.1, -1.9]",
     }
-    for result in (statement, Sampled(1.0, 0.1), rate(0, 1)):
+    for result in (statement, rate(0, 1)):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(result, dataclasses.fields(result)[0].name, 0)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from otflow.data.rows import Rows, spread
-from otflow.flow.objective import costs
+from otflow.flow.objective import costs, kl_terms
 from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
 from otflow.targets import GaussianMixture, StandardNormal
 from otflow.training.natural import (
     MOST_PARAMETERS,
+    TAIL,
     NaturalConfig,
     NaturalDescent,
     PointModel,
-    excess,
     natural_step,
     start_state,
 )
@@ -38,7 +38,7 @@ def points(n, seed=0):
     return np.random.default_rng(seed).standard_normal((n, 2))
 
 
-_EXCESS = jax.jit(jax.vmap(jax.value_and_grad(lambda u: excess(u[None])[0])))
+_EXCESS = jax.jit(jax.vmap(jax.value_and_grad(lambda u: kl_terms(u[None], TAIL)[0])))
 
 
 def excess_and_slope(u):

@@ -20,6 +20,7 @@ from otflow.certificates.task import Task
 from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import Integral, density_integral
+from otflow.flow.objective import kl_terms
 from otflow.potentials.base import AbstractStages
 from otflow.schemes import Conforming
 from otflow.support.precision import cast, precision
@@ -142,8 +143,8 @@ def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int
     if task.density is not None and before is not None and ratio is not None and not invalid:
         # chosen on the fitting rows, so that the choice does not bias the interval
         with np.errstate(over="ignore"):
-            controlled = bool((before - 1 + np.exp(-before)).std() < before.std())
-            ratio = ratio - 1 + np.exp(-ratio) if controlled else ratio
+            controlled = bool(kl_terms(before).std() < before.std())
+            ratio = kl_terms(ratio) if controlled else ratio
     normal = isinstance(task.flow.target, StandardNormal)
     lines = write.distance_lines(ratio, invalid, controlled, normal, task.confidence)
     return lines + _test_lines(task, sample)

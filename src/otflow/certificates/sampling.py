@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from otflow.flow.flow import Flow
+from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
@@ -107,7 +108,10 @@ def _push(
     potential: AbstractPotential, target: AbstractTarget, scheme: AbstractScheme, x: Array
 ) -> Array:
     pushed = scheme.push(potential, x)
-    nll = -target.log_prob(pushed.points) - pushed.log_det
     columns = [pushed.log_det, pushed.transport, pushed.straightness]
-    columns += [pushed.valid.astype(x.dtype), nll, *([] if pushed.hjb is None else [pushed.hjb])]
+    columns += [
+        pushed.valid.astype(x.dtype),
+        nll(target, pushed),
+        *([] if pushed.hjb is None else [pushed.hjb]),
+    ]
     return jnp.column_stack([pushed.points, *columns])

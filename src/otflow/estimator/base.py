@@ -1,5 +1,7 @@
 """The part of OTFlow that scikit-learn asks for: rows, names, pickles, continuation."""
 
+import dataclasses
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -8,12 +10,16 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.estimator.fitting import Fitted
+from otflow.estimator.settings import DECIDED, Settings
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import Integral
 from otflow.flow.objective import costs_at
+from otflow.parallel.devices import use_all_cores
 from otflow.support.extras import require
 from otflow.support.html import number, table
 from otflow.support.precision import cast
+from otflow.training import Watch
 
 require("sklearn", "sklearn")
 from sklearn import base  # noqa: E402
@@ -54,6 +60,9 @@ class TabularEstimator(
     status_: str
     decided_: dict[str, Any]
     integral_: Integral | None
+    condition_scaler_: Standardizer | None
+    natural_history_: dict[str, list[float]]
+    random_state: Any
 
     def used(self, name: str) -> Any:
         """The value of a setting in the last fit, where None what the data decided."""
@@ -116,6 +125,57 @@ class TabularEstimator(
 
     def _seed(self, random_state: Any) -> int:
         return int(validation.check_random_state(random_state).randint(2**31 - 1))
+
+    def _settings(self) -> Settings:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+        return Settings(**values)
+
+    def _refuse(self, kind: str, **expected: Any) -> None:
+        """Raise ValueError where a setting is of no use with a kind of data."""
+        for name, none in expected.items():
+            if getattr(self, name) != none:
+                got = getattr(self, name)
+                raise ValueError(f"{name}: expected {none} with {kind}; got {got!r}.")
+
+    def _watch(self, options: dict[str, Any]) -> Watch:
+        watch = Watch(**options)
+        use_all_cores()  # before the question below starts JAX's devices
+        needs = "a checkpoint" if watch.checkpoint is not None else ""
+        if jax.process_count() > 1:
+            needs = "a job of several processes"
+        if needs and not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                f"random_state: expected an integer where there is {needs}, so that the run "
+                f"can be repeated; got {self.random_state!r}."
+            )
+        return watch
+
+    def _keep(
+        self,
+        fitted: Fitted,
+        columns: ColumnMap,
+        scaler: Standardizer,
+        condition_scaler: Standardizer | None = None,
+        condition_names: tuple[str, ...] | None = None,
+    ) -> Any:
+        """Set the fitted attributes, then raise if the run did not end by itself."""
+        self.condition_scaler_ = condition_scaler
+        self.__dict__.pop("condition_names_in_", None)
+        if condition_names is not None:
+            self.condition_names_in_ = np.array(condition_names, dtype=object)
+        self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
+        self.column_map_, self._shaped_by = columns, self._shape()
+        self.history_, self.n_iter_ = fitted.history, fitted.n_iter
+        self.integral_ = fitted.integral
+        if fitted.integral is not None and fitted.integral.above_one:
+            warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
+        self.decided_ = {
+            name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
+        }
+        if fitted.natural_history is not None:
+            self.natural_history_ = fitted.natural_history
+        fitted.raise_if_stopped()
+        return self
 
     def _shape(self) -> dict[str, Any]:
         """The settings in SHAPING as they are now."""

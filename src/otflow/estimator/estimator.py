@@ -1,39 +1,24 @@
 """OTFlow: the scikit-learn face of the library."""
 
-import dataclasses
-import warnings
 from typing import Any
 
-import jax
 import numpy as np
 
-from otflow.data.batches import BatchStream
 from otflow.data.beside import check_validation, read_rows
 from otflow.data.columns import check_inside, check_on_grid, make_column_map
 from otflow.data.conditions import column_names_of
 from otflow.data.preprocessing import ColumnMap, Standardizer
-from otflow.data.rows import on_host
 from otflow.data.shards import ShardedTable
-from otflow.data.streaming import Lanes, StreamBatches, Survey
 from otflow.data.tabular import check_varying
 from otflow.estimator.fitted import FittedEstimator
-from otflow.estimator.fitting import (
-    DECIDED,
-    Fitted,
-    Material,
-    Settings,
-    TrainingDivergedError,
-    fit_flow,
-)
-from otflow.parallel.devices import use_all_cores
-from otflow.support.precision import cast, precision
+from otflow.estimator.fitting import TrainingDivergedError, fit_flow
+from otflow.estimator.material import of_density, of_rows, of_stream
+from otflow.estimator.settings import Settings
+from otflow.support.precision import precision
 from otflow.targets import AbstractTarget
-from otflow.training import Rows, Watch
+from otflow.training import Watch
 
 __all__ = ["OTFlow", "TrainingDivergedError"]
-
-_DENSITY_ROWS = 2**18  # points drawn for the first-order phase of fit_density
-_VALIDATION_ROWS = 2**14
 
 
 class OTFlow(FittedEstimator):
@@ -229,8 +214,7 @@ class OTFlow(FittedEstimator):
         An integer `random_state` holds out the same rows of the same X again.
 
         Args:
-            X, y, X_val, condition, condition_val, sample_weight, watch: as in `fit`; columns may
-                be constant.
+            All as in `fit`; columns may be constant.
 
         Raises:
             ValueError: width, depth, scheme, n_steps, base, dtype, standardize, bounds, dequantize
@@ -278,40 +262,27 @@ class OTFlow(FittedEstimator):
         noise = np.random.default_rng([seed, 1])
         rows = rows.mapped(columns, noise)
         val = None if val is None else val.mapped(columns, noise)
+        scalers = rows.scaler(self.standardize), rows.condition_scaler()
         if again:
             scalers = self.standardizer_, self.condition_scaler_
-        else:
-            scalers = rows.scaler(self.standardize), rows.condition_scaler()
         with precision(self.dtype):
             z = rows.prepared(*scalers, self.dtype)
             z_val = None if val is None else val.prepared(*scalers, self.dtype)
-            stream = BatchStream(z.n, max(self.batch_size, 2000), seed)
-            material = Material(z, z_val, lambda k: z.take(stream.take(1)[0]))
             start = self.flow_ if again else None
+            material = of_rows(z, z_val, settings, seed)
             fitted = fit_flow(settings, material, target, seed, watching, start)
             return self._keep(fitted, columns, *scalers, names)
 
     def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
-        for name, none in (("bounds", None), ("dequantize", None), ("natural_iter", 0)):
-            if getattr(self, name) != none:
-                raise ValueError(
-                    f"{name}: expected {none} with a ShardedTable; got {getattr(self, name)!r}."
-                )
+        self._refuse("a ShardedTable", bounds=None, dequantize=None, natural_iter=0)
         target = settings.make_target(table.dim)
         seed = self._seed(self.random_state)
-        lanes = Lanes(table, self.validation_fraction, seed)
-        survey = Survey.of(lanes)
-        scaler = survey.scaler(self.standardize)
         self.n_features_in_ = table.dim
         self.__dict__.pop("feature_names_in_", None)
         if table.names is not None:
             self.feature_names_in_ = np.array(table.names, dtype=object)
         with precision(self.dtype):
-            batches = StreamBatches(lanes, scaler, self.batch_size, self.dtype)
-            z_val = on_host(scaler.forward(survey.held_out).astype(self.dtype))  # type: ignore[arg-type]
-            points = on_host(survey.points(scaler))  # type: ignore[arg-type]
-            stream = survey.digest(lanes)
-            material = Material(batches, z_val, lambda k: z_val, points=points, stream=stream)
+            material, scaler = of_stream(table, settings, seed)
             fitted = fit_flow(settings, material, target, seed, watch)
             return self._keep(fitted, ColumnMap.identity(table.dim), scaler)
 
@@ -319,9 +290,8 @@ class OTFlow(FittedEstimator):
         """Train on a density that can be sampled and evaluated, in its own units.
 
         Natural-gradient steps draw fresh samples and use the log-density as a control variate,
-        which takes the sampling noise out of the optimum: the way to reach J*_alpha.
-
-        `warm_start` plays no part here.
+        which takes the sampling noise out of the optimum: the way to reach J*_alpha. `warm_start`
+        plays no part here.
 
         Args:
             density: rho0, an object of `otflow.targets`.
@@ -338,67 +308,13 @@ class OTFlow(FittedEstimator):
             raise TypeError(
                 f"density: expected an object of otflow.targets; got {type(density).__name__}."
             )
-        for name in ("bounds", "dequantize"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}: expected None with a density; got {getattr(self, name)}."
-                )
+        self._refuse("a density", bounds=None, dequantize=None)
         self.n_features_in_ = density.dim
         target = settings.make_target(density.dim)
         seed = self._seed(self.random_state)
         with precision(self.dtype):
-            density = cast(density, self.dtype)
-            keys = jax.random.split(jax.random.key(seed), 3)
-            x = density.sample(keys[0], _DENSITY_ROWS)
-            x_val = density.sample(keys[1], _VALIDATION_ROWS)
-            rows = max(self.batch_size, 2000)
-            draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
+            material = of_density(density, settings, seed)
             scaler = Standardizer.identity(density.dim)
-            material = Material(Rows(x), Rows(x_val), lambda k: Rows(draw(k)), density)
             columns = ColumnMap.identity(density.dim)
             fitted = fit_flow(settings, material, target, seed, watching)
             return self._keep(fitted, columns, scaler)
-
-    def _settings(self) -> Settings:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
-        return Settings(**values)
-
-    def _watch(self, options: dict[str, Any]) -> Watch:
-        watch = Watch(**options)
-        use_all_cores()  # before the question below starts JAX's devices
-        needs = "a checkpoint" if watch.checkpoint is not None else ""
-        if jax.process_count() > 1:
-            needs = "a job of several processes"
-        if needs and not isinstance(self.random_state, (int, np.integer)):
-            raise ValueError(
-                f"random_state: expected an integer where there is {needs}, so that the run "
-                f"can be repeated; got {self.random_state!r}."
-            )
-        return watch
-
-    def _keep(
-        self,
-        fitted: Fitted,
-        columns: ColumnMap,
-        scaler: Standardizer,
-        condition_scaler: Standardizer | None = None,
-        condition_names: tuple[str, ...] | None = None,
-    ) -> "OTFlow":
-        """Set the fitted attributes, then raise if the run did not end by itself."""
-        self.condition_scaler_ = condition_scaler
-        self.__dict__.pop("condition_names_in_", None)
-        if condition_names is not None:
-            self.condition_names_in_ = np.array(condition_names, dtype=object)
-        self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
-        self.column_map_, self._shaped_by = columns, self._shape()
-        self.history_, self.n_iter_ = fitted.history, fitted.n_iter
-        self.integral_ = fitted.integral
-        if fitted.integral is not None and fitted.integral.above_one:
-            warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
-        self.decided_ = {
-            name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
-        }
-        if fitted.natural_history is not None:
-            self.natural_history_ = fitted.natural_history
-        fitted.raise_if_stopped()
-        return self

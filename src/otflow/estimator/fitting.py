@@ -1,153 +1,30 @@
 """From an estimator's settings to a trained flow: first-order steps, then natural gradients."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from otflow.data.batches import AbstractBatches
-from otflow.estimator.building import BASES, make_scheme, starting_potential
-from otflow.estimator.defaults import POTENTIALS, decided, potential_of
+from otflow.estimator.building import make_scheme, starting_potential
+from otflow.estimator.material import Material
+from otflow.estimator.settings import Settings
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import Integral, density_integral
-from otflow.potentials.base import AbstractStages
-from otflow.support.checks import check_count, check_number
-from otflow.support.precision import cast, precision
-from otflow.targets import AbstractTarget, StandardNormal
-from otflow.training import NaturalConfig, Rows, TrainingConfig, TrainingResult, polish, train
+from otflow.potentials.base import AbstractPotential, AbstractStages
+from otflow.schemes import AbstractScheme
+from otflow.support.precision import cast
+from otflow.targets import AbstractTarget
+from otflow.training import NaturalConfig, Rows, TrainingResult, polish, train
 from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
 from otflow.training.plan import start_from_plan
 
 # natural steps on rows alone: far, and taken back where the batch's objective does not fall
 _ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
-DECIDED = ("potential", "width", "beta", "learning_rate", "weight_decay", "plan_iter")
 
 
 class TrainingDivergedError(FloatingPointError):
     """Training met a non-finite objective; the estimator holds the last good weights."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The hyperparameters of `OTFlow`, under the same names, checked; None is `resolved` later.
-
-    Raises:
-        ValueError, TypeError: one is out of its range.
-    """
-
-    alpha: float
-    beta: float | None
-    width: int | None
-    depth: int
-    scheme: str
-    n_steps: int | None
-    n_probes: int
-    max_iter: int
-    natural_iter: int
-    batch_size: int
-    learning_rate: float | None
-    weight_decay: float | None
-    patience: int
-    plan_iter: int | None
-    merging: float
-    validation_fraction: float
-    base: str | None
-    dtype: Any
-    standardize: bool
-    warm_start: bool
-    target: AbstractTarget | None
-    potential: str | None
-    verbose: bool
-
-    def __post_init__(self) -> None:
-        for name in ("depth", "natural_iter", "n_probes"):
-            check_count(name, getattr(self, name), 0)
-        if self.width is not None:
-            check_count("width", self.width)
-        if self.plan_iter is not None:
-            check_count("plan_iter", self.plan_iter, 0)
-        make_scheme(self.scheme, self.n_steps)
-        if self.n_probes and self.scheme != "rk4":
-            raise ValueError(
-                f"n_probes: expected 0 with scheme {self.scheme!r}, whose training is exact; "
-                f"got {self.n_probes}."
-            )
-        if self.potential not in (*POTENTIALS, None):
-            raise ValueError(f"potential: expected one of {POTENTIALS}; got {self.potential!r}.")
-        if self.potential == "convex" and self.scheme != "conforming":
-            raise ValueError(
-                f"potential: expected 'resnet' with scheme {self.scheme!r}; got 'convex', whose "
-                "stages are steps of the conforming scheme."
-            )
-        if any(getattr(self, name) is None for name in DECIDED):
-            self.resolved(1, 1)  # checked as these are
-        else:
-            self.training(0)
-        if self.base not in BASES:
-            raise ValueError(f"base: expected one of {BASES}; got {self.base!r}.")
-        if self.target is not None and not isinstance(self.target, AbstractTarget):
-            raise TypeError(
-                f"target: expected an object of otflow.targets; got {type(self.target).__name__}."
-            )
-        for name in ("standardize", "verbose", "warm_start"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"{name}: expected True or False; got {getattr(self, name)!r}.")
-        check_number("validation_fraction", self.validation_fraction, positive=False)
-        if self.validation_fraction >= 1:
-            raise ValueError(
-                f"validation_fraction: expected a number in [0, 1); got {self.validation_fraction}."
-            )
-        with precision(self.dtype):
-            pass
-
-    def resolved(self, n: int, dim: int, fresh: bool = False) -> "Settings":
-        """The settings with what n rows of dim columns decide in the place of None.
-
-        `fresh`: the rows are draws of a known density.
-        """
-        check_number("alpha", self.alpha, positive=True)
-        potential = potential_of(self.potential, self.scheme)
-        normal = self.target is None or isinstance(self.target, StandardNormal)
-        found: dict[str, Any] = {"potential": potential}
-        found |= decided(potential, self.alpha, n, dim, normal=normal, fresh=fresh)
-        return dataclasses.replace(
-            self, **{name: v for name, v in found.items() if getattr(self, name) is None}
-        )
-
-    def training(self, seed: int) -> TrainingConfig:
-        """The first-order phase of resolved settings."""
-        names = ["alpha", "beta", "max_iter", "batch_size", "learning_rate", "patience"]
-        names += ["n_probes", "merging", "weight_decay"]
-        values = {name: getattr(self, name) for name in names}
-        clip = 10.0 * max(1.0, float(self.alpha))  # the gradient scales with alpha
-        return TrainingConfig(**values, seed=seed, clip_norm=clip)
-
-    def make_target(self, dim: int) -> AbstractTarget:
-        """The target, checked against the data's dimension."""
-        target = StandardNormal(dim) if self.target is None else self.target
-        if target.dim != dim:
-            raise ValueError(f"target: expected dimension {dim}; got {target.dim}.")
-        return target
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a flow is trained on.
-
-    `x` are the rows of the first-order phase, `x_val` those that decide which weights are best
-    (None: x, without early stopping); `draw` gives the batch of a natural-gradient step by its
-    number; `density` is rho0 where it is known. Where x are batches from a stream, `points` have
-    the mean and covariance of all its rows, and `stream` is its digest.
-    """
-
-    x: Rows | AbstractBatches
-    x_val: Rows | None
-    draw: Callable[[int], Rows]
-    density: AbstractTarget | None = None
-    points: Rows | None = None
-    stream: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,30 +105,10 @@ def _fit_flow(
     assert isinstance(rows, Rows)
     n, dim = rows.x.shape
     settings = settings.resolved(n, dim, fresh=material.density is not None)
-    assert settings.width is not None
     if start is None:
-        rows = jax.tree.map(lambda array: np.asarray(array, np.float64), rows)
-        potential = starting_potential(
-            rows.x,
-            target,
-            settings.alpha,
-            settings.width,
-            settings.depth,
-            settings.base,
-            jax.random.key(seed),
-            rows.condition,
-            rows.weight,
-            aligned=material.density is not None,
-            n_stages=scheme.n_steps if settings.potential == "convex" else None,
-        )
+        potential, apart = _start(settings, material, scheme, rows, target, seed)
     else:
-        potential, scheme = start.potential, start.scheme
-    apart = start is not None  # the target's components are where they belong
-    plan_iter = settings.plan_iter or 0
-    if plan_iter and not apart and isinstance(potential, AbstractStages):
-        verbose = settings.verbose
-        potential = start_from_plan(potential, rows, target, plan_iter, seed, verbose)
-        apart = True
+        potential, scheme, apart = start.potential, start.scheme, True
     config = settings.training(seed)
     if apart:
         config = dataclasses.replace(config, merging=0.0)
@@ -286,6 +143,36 @@ def _fit_flow(
         checkpoint,
     )
     return _fitted(second, target, settings, first, rows, second.history)
+
+
+def _start(
+    settings: Settings,
+    material: Material,
+    scheme: AbstractScheme,
+    rows: Any,
+    target: AbstractTarget,
+    seed: int,
+) -> tuple[AbstractPotential, bool]:
+    """A new potential, and whether a plan has put the target's components where they belong."""
+    assert settings.width is not None
+    rows = jax.tree.map(lambda array: np.asarray(array, np.float64), rows)
+    potential = starting_potential(
+        rows.x,
+        target,
+        settings.alpha,
+        settings.width,
+        settings.depth,
+        settings.base,
+        jax.random.key(seed),
+        rows.condition,
+        rows.weight,
+        aligned=material.density is not None,
+        n_stages=scheme.n_steps if settings.potential == "convex" else None,
+    )
+    if not settings.plan_iter or not isinstance(potential, AbstractStages):
+        return potential, False
+    plan = (target, settings.plan_iter, seed, settings.verbose)
+    return start_from_plan(potential, rows, *plan), True
 
 
 def _fitted(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from otflow.flow.flow import Flow
+from otflow.flow.objective import kl_terms, nll
 from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.reference.base import AbstractReference
 from otflow.schemes.base import AbstractScheme, Push
@@ -104,7 +105,7 @@ def evaluate(
                 moved = exact.map(found.x)
                 transport = transport - 0.5 * ((moved - found.x) ** 2).sum(axis=1) + exact.transport
             plain = found.log_ratio[found.valid]
-            reduced = plain - 1 + np.exp(-plain)
+            reduced = kl_terms(plain)
             totals = [transport[found.valid] + alpha * kl for kl in (plain, reduced)]
             values = (transport, plain, reduced, *totals)
             moments += [[v.sum(), (v**2).sum()] for v in values]
@@ -144,15 +145,15 @@ def _terms(shared: tuple[Flow, AbstractTarget, AbstractScheme | None], keys: Arr
     """The samples of each key, shape (keys, chunk, ...)."""
     flow, density, refined = shared
 
-    def nll(scheme: AbstractScheme, x: Array) -> tuple[Array, Push]:
+    def cost(scheme: AbstractScheme, x: Array) -> tuple[Array, Push]:
         pushed = scheme.push(flow.potential, x)
-        return -flow.target.log_prob(pushed.points) - pushed.log_det, pushed
+        return nll(flow.target, pushed), pushed
 
     def chunk(key: Array) -> _Terms:
         x = density.sample(key, _CHUNK)
-        value, pushed = nll(flow.scheme, x)
+        value, pushed = cost(flow.scheme, x)
         u = jnp.where(pushed.valid, value + density.log_prob(x), 0.0)
-        error = jnp.zeros_like(u) if refined is None else jnp.abs(value - nll(refined, x)[0])
+        error = jnp.zeros_like(u) if refined is None else jnp.abs(value - cost(refined, x)[0])
         return _Terms(x, pushed.transport, u, pushed.valid, error)
 
     return jax.lax.map(chunk, keys)

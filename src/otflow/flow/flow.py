@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from otflow.flow.objective import nll
 from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.schemes.base import AbstractScheme, Push
+from otflow.schemes.conforming import Conforming
 from otflow.schemes.rk4 import RK4
 from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget, StandardNormal
@@ -82,7 +84,8 @@ class Flow(eqx.Module):
     Args:
         potential: Phi.
         target: rho1; the standard normal by default.
-        scheme: the time discretisation; RK4 with 8 steps by default.
+        scheme: the time discretisation; by default the conforming one with as many steps as the
+            potential has stages, and RK4 with 8 steps for a potential of any time.
 
     Raises:
         ValueError: potential and target disagree on the dimension, or potential and scheme on the
@@ -101,7 +104,8 @@ class Flow(eqx.Module):
     ):
         self.potential = potential
         self.target = StandardNormal(potential.dim) if target is None else target
-        self.scheme = RK4() if scheme is None else scheme
+        own = RK4() if potential.n_steps is None else Conforming(potential.n_steps)
+        self.scheme = own if scheme is None else scheme
 
     def __check_init__(self) -> None:
         if self.potential.dim != self.target.dim:
@@ -161,7 +165,7 @@ class Flow(eqx.Module):
     def log_prob(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, " n"]:
         """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll)."""
         pushed = self.push(x, condition)
-        return self.target.log_prob(pushed.points) + pushed.log_det
+        return -nll(self.target, pushed)
 
     def log_prob_with_error(
         self, x: Float[Array, "n d"], condition: Condition = None

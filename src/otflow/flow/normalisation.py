@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 from otflow.flow.evaluation import Estimate
 from otflow.flow.flow import Flow
+from otflow.flow.objective import nll
 from otflow.support.precision import dtype_of, precision
 
 _DRAWS = 4096
@@ -83,7 +84,7 @@ def density_integral(
         log_own = flow.target.log_prob(y) - pulled.log_det
         drawn = wide.draw(half, rng)
         pushed = flow.push(drawn)
-        log_drawn = flow.target.log_prob(pushed.points) + pushed.log_det
+        log_drawn = -nll(flow.target, pushed)
         back = np.asarray(flow.inverse(pushed.points), np.float64)
     found = np.asarray(pulled.valid) & np.isfinite(np.asarray(pulled.points)).all(axis=1)
     returns = np.abs((back - drawn) / wide.scale).max(axis=1) < _BACK

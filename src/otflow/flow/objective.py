@@ -1,15 +1,17 @@
 """The costs of SPEC 1, kept apart, and their weighted sum."""
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from otflow.potentials.base import AbstractPotential
-from otflow.schemes.base import AbstractScheme
+from otflow.schemes.base import AbstractScheme, Push
 from otflow.targets import AbstractTarget
 
 
@@ -63,5 +65,26 @@ def costs(
 ) -> Costs:
     """The costs of every point, shape (n,) each (SPEC 1)."""
     pushed = scheme.push(potential, x)
-    nll = -target.log_prob(pushed.points) - pushed.log_det
-    return Costs(pushed.transport, nll, pushed.straightness, pushed.hjb)
+    return Costs(pushed.transport, nll(target, pushed), pushed.straightness, pushed.hjb)
+
+
+def nll(target: AbstractTarget, pushed: Push) -> Float[Array, " n"]:
+    """-log rho1(T(x)) - log|det grad T(x)|, nats, of points that were pushed to T(x) (SPEC 1)."""
+    return -target.log_prob(pushed.points) - pushed.log_det
+
+
+ArrayLike = TypeVar("ArrayLike", Array, np.ndarray)
+
+
+def kl_terms(log_ratio: ArrayLike, tail: float = math.inf) -> ArrayLike:
+    """u - 1 + exp(-u) for u = log(rho0 / p): an estimator of KL(rho0 || p) without noise at u = 0.
+
+    E_rho0[p / rho0] = 1, so exp(-u) - 1 is a control variate for u. Below u = -tail a straight line
+    continues it, so that no batch explodes. NumPy in, NumPy out.
+    """
+    xp: Any = np if isinstance(log_ratio, np.ndarray) else jnp
+    if tail == math.inf:
+        return log_ratio - 1 + xp.exp(-log_ratio)
+    near = xp.maximum(log_ratio, -tail)
+    e = xp.exp(-near)
+    return near - 1 + e + (1 - e) * (log_ratio - near)

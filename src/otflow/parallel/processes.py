@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from otflow.parallel.devices import use_all_cores
 from otflow.parallel.job import on_loss
 from otflow.parallel.meeting import LOOPBACK, Place, meet
-from otflow.parallel.watch import Watch
+from otflow.parallel.watch import Lookout
 from otflow.support.checks import check_count, check_number
 
 _SLURM_PORT = 61_440  # the first of 4,096, of which the job's number picks one
@@ -87,7 +87,7 @@ def _watch(place: Place, host: str, interface: str, timeout: float) -> None:
     own = np.int32(0 if server is None else server.getsockname()[1])
     port = int(multihost_utils.broadcast_one_to_all(own))
     address = None if first else (host, port)
-    watch = Watch(place.process_id, place.n_processes, server, address, timeout)
+    watch = Lookout(place.process_id, place.n_processes, server, address, timeout)
     on_loss(watch.find_lost, watch.fail)
 
 

@@ -22,7 +22,7 @@ _FAREWELL = -1
 _ADVICE = "Start it again with its checkpoint and resume, on any number of processes."
 
 
-class Watch:
+class Lookout:
     """One process's part of the watch; made once all processes run.
 
     Args:

@@ -9,8 +9,6 @@ from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special
-from scipy.stats import qmc
 
 from otflow.reference.base import AbstractReference
 from otflow.reference.densities import AbstractDensity1D, Mixture1D
@@ -19,7 +17,6 @@ from otflow.reference.one_dimensional import OneDimensionalReference, solve_1d
 from otflow.support.checks import check_alpha, check_array, check_count, check_points
 
 STANDARD_MIXTURE = Mixture1D((0.4, 0.6), (-2.0, 1.5), (0.5, 0.7))
-_SOBOL_BITS = 30
 
 
 @final
@@ -53,23 +50,6 @@ class ProductReference(AbstractReference):
         """n independent samples of rho0, (n, d); key is an int seed or a JAX PRNG key."""
         shape = (check_count("n", n), self.dim)
         return self._from_scores(generator_from_key(key).standard_normal(shape))
-
-    def sample_quasi(self, seed: Any, n: int) -> Float[np.ndarray, "n d"]:
-        """n points of rho0 from a scrambled Sobol sequence, (n, d); best for n a power of two.
-
-        Arguments:
-            seed: an int seed or a JAX PRNG key; it determines the scrambling.
-            n: the number of points, at most 2^30.
-
-        Averages over the points are unbiased and, for smooth integrands, far more accurate than
-        over independent samples; the points of one call are not independent.
-        """
-        count = check_count("n", n)
-        if count > 2**_SOBOL_BITS:
-            raise ValueError(f"Expected n <= 2^{_SOBOL_BITS}; got {n!r}.")
-        sobol = qmc.Sobol(self.dim, bits=_SOBOL_BITS, rng=generator_from_key(seed))
-        points = sobol.random_base2((count - 1).bit_length())[:count]
-        return self._from_scores(special.ndtri(points + 0.5 ** (_SOBOL_BITS + 1)))
 
     def log_prob(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """log rho0(x) = sum_i log rho_i((Q'x)_i) in nats, (n, d) -> (n,)."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
 from otflow.support.precision import precision
 
@@ -64,7 +65,7 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
     def push(rows: np.ndarray) -> tuple[Any, ...]:
         pushed = own.flow.push(rows)
         with precision(model.dtype):
-            log_prob = own.flow.target.log_prob(pushed.points) + pushed.log_det
+            log_prob = -nll(own.flow.target, pushed)
         return pushed.points, log_prob, pushed.transport, pushed.straightness, pushed.valid
 
     y, log_prob, transport, straightness, valid = map_rows(push, z, _BATCH)

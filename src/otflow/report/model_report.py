@@ -148,6 +148,7 @@ _STATUS = {
     "early_stopping": "after validations without improvement",
     "interrupted": "interrupted",
     "non_finite": "the objective became non-finite",
+    "no_step": "no natural step lowered the objective: the weights are those before",
 }
 
 

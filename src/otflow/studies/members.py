@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from otflow.flow.evaluation import evaluate
 from otflow.flow.flow import Flow
+from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
 from otflow.potentials import AbstractPotential, GaussianBase, ResNetPotential
 from otflow.schemes import Conforming
@@ -147,8 +148,7 @@ def point_objective(
     def values(rows: Any) -> Any:
         pushed = flow.push(rows)
         with precision("float64"):
-            nll = -flow.target.log_prob(pushed.points) - pushed.log_det
-            return pushed.transport + alpha * nll
+            return pushed.transport + alpha * nll(flow.target, pushed)
 
     return map_rows(values, np.asarray(x, np.float64))
 
@@ -203,5 +203,4 @@ def _measure_rows(flow: Flow, x: Float[np.ndarray, "n d"], alpha: float) -> dict
 def _costs(flow: Flow, rows: Any) -> np.ndarray:
     pushed = flow.push(rows)
     with precision("float64"):
-        nll = -flow.target.log_prob(pushed.points) - pushed.log_det
-    return np.column_stack([pushed.transport, nll])
+        return np.column_stack([pushed.transport, nll(flow.target, pushed)])

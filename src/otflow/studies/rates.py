@@ -13,7 +13,6 @@ from otflow.support.checks import check_fraction, read_numbers
 
 __all__ = [
     "Rate",
-    "Sampled",
     "Statement",
     "Verdict",
     "fit_rate",
@@ -24,14 +23,6 @@ __all__ = [
 _UNKNOWN = (-math.inf, math.inf)
 _PRIOR = 2.0  # degrees of freedom with which the pooled variance enters that of one point
 _MOST_UNUSABLE = 0.025  # fraction of draws without a slope, beyond which there is no interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampled:
-    """A mean over replicates and its standard error."""
-
-    mean: float
-    standard_error: float
 
 
 @dataclasses.dataclass(frozen=True)

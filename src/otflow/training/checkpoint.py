@@ -29,7 +29,7 @@ Tree = TypeVar("Tree")
 Row = dict[str, Any]
 
 _ENTRY = "otflow-checkpoint"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from otflow.data.rows import Rows, as_rows
+from otflow.flow.objective import kl_terms, nll
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.checks import check_count, check_number
@@ -26,7 +27,7 @@ from otflow.training.step import split_trainable
 
 CHUNK = 250  # points whose parameter gradients are held at once
 MOST_PARAMETERS = 8000  # the Fisher matrix of more would take over 256 MB in float32
-_TAIL = 1.0  # |log ratio| up to which the control variate is exact
+TAIL = 1.0  # |log ratio| up to which the control variate is exact
 _TRIES = 6
 
 
@@ -64,23 +65,13 @@ class NaturalConfig:
             raise ValueError(f"memory: expected a number in [0, 1); got {self.memory}.")
 
 
-def excess(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
-    """u - 1 + exp(-u) for u = log(rho0 / p): an estimator of KL(rho0 || p) without noise at u = 0.
-
-    E_rho0[p / rho0] = 1, so exp(-u) - 1 is a control variate for u. Below u = -1 a straight line
-    continues it, so that no batch explodes.
-    """
-    u = jnp.maximum(log_ratio, -_TAIL)
-    e = jnp.exp(-u)
-    return u - 1 + e + (1 - e) * (log_ratio - u)
-
-
 class NaturalState(eqx.Module):
-    """Flat parameters, the running Fisher information, steps taken."""
+    """Flat parameters, the running Fisher information, steps tried, and those not taken."""
 
     flat: Float[Array, " p"]
     fisher: Float[Array, "p p"]
     iteration: Int[Array, ""]
+    failed: Int[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +92,9 @@ class PointModel:
     def __call__(self, flat: Array, x: Float[Array, "n d"] | Rows) -> tuple[Array, Array]:
         rows = as_rows(x)
         pushed = self.scheme.push(self.join(flat).given(rows.condition), rows.x)
-        nll = -self.target.log_prob(pushed.points) - pushed.log_det
+        cost = nll(self.target, pushed)
         known = 0.0 if self.log_density is None else self.log_density(rows.x)
-        return nll + known, pushed.transport
+        return cost + known, pushed.transport
 
     def violation(self, flat: Array, x: Float[Array, "n d"] | Rows) -> Float[Array, ""]:
         """Mean shortfall between and around the points."""
@@ -166,13 +157,15 @@ def natural_step(
 
     start = (0, size, jnp.asarray(config.damping, size.dtype), state.flat, jnp.zeros((), bool))
     *_, flat, good = jax.lax.while_loop(goes_on, attempt, start)
-    return NaturalState(jnp.where(good, flat, state.flat), fisher, state.iteration + 1)
+    failed = state.failed + (~good).astype(state.failed.dtype)
+    return NaturalState(jnp.where(good, flat, state.flat), fisher, state.iteration + 1, failed)
 
 
 def start_state(flat: Float[Array, " p"]) -> NaturalState:
     """Before the first step."""
     p = flat.size
-    return NaturalState(flat, jnp.zeros((p, p), flat.dtype), jnp.zeros((), jnp.int32))
+    none = jnp.zeros((), jnp.int32)
+    return NaturalState(flat, jnp.zeros((p, p), flat.dtype), none, none)
 
 
 class NaturalDescent:
@@ -184,7 +177,7 @@ class NaturalDescent:
         target: rho1.
         config: hyperparameters.
         log_density: log rho0, where it is known. While `control_variate` is set, the objective
-            carries `excess` in the place of the nll: its gradient noise vanishes at the optimum.
+            carries `kl_terms` in the place of the nll: its gradient noise vanishes at the optimum.
 
     Raises:
         ValueError: more than MOST_PARAMETERS parameters.
@@ -220,8 +213,13 @@ class NaturalDescent:
 
     @property
     def iteration(self) -> int:
-        """Steps taken."""
+        """Steps tried."""
         return int(self.state.iteration)
+
+    @property
+    def failed(self) -> int:
+        """Steps that were not taken: none of six sizes was safe or lowered the objective."""
+        return int(self.state.failed)
 
     def step(self, x: Float[Array, "n d"] | Rows) -> None:
         """One step on a batch (see `natural_step`)."""
@@ -240,8 +238,8 @@ def _kl_terms(control_variate: bool | Array, u: Array) -> tuple[Array, Array]:
     """Each point's estimate of the KL and its derivative in u; 0 where u is not finite."""
     valid = jnp.isfinite(u)
     safe = jnp.where(valid, u, 0.0)
-    value = jnp.where(control_variate, excess(safe), safe)
-    slope = jnp.where(control_variate, 1 - jnp.exp(-jnp.maximum(safe, -_TAIL)), 1.0)
+    value = jnp.where(control_variate, kl_terms(safe, TAIL), safe)
+    slope = jnp.where(control_variate, 1 - jnp.exp(-jnp.maximum(safe, -TAIL)), 1.0)
     return jnp.where(valid, value, 0.0), jnp.where(valid, slope, 0.0)
 
 
