@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JAX_TESTS := tests/test_jaxlib_hazard.py tests/schemes tests/training/test_loop.py \
-	tests/test_estimator.py tests/test_devices.py
+	tests/estimator/test_estimator.py tests/parallel/test_devices.py
 
 .PHONY: demo test test-all test-jax lint format docs clean
 

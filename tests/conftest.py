@@ -18,8 +18,8 @@ import otflow.estimator.fitting
 from otflow.estimator import defaults
 from otflow.support.precision import precision
 from otflow.training import plan
+from tests.helpers import OFFICIAL, load_official
 from tests.models import Trained
-from tests.support import OFFICIAL, load_official
 
 # Tests compile more than they compute, so programs are compiled quickly, not well, and kept in a
 # folder a worker under build/ that its subprocesses share and the next run finds.

@@ -51,6 +51,13 @@ def test_the_library_imports_without_optional_packages_at_first_use(fresh):
     assert {"sklearn", "polars", "matplotlib", "ot"}.isdisjoint(packages)
 
 
+@pytest.mark.parametrize("old", otflow._MOVED)
+def test_paths_of_before_give_the_module_of_now(old):
+    new = importlib.import_module(f"otflow.{otflow._MOVED[old]}")
+    assert importlib.import_module(f"otflow.{old}") is new
+    assert new.__spec__.name == new.__name__ == f"otflow.{otflow._MOVED[old]}"
+
+
 @pytest.mark.parametrize("name", otflow.__all__)
 def test_every_public_name_resolves(name):
     value = getattr(otflow, name)

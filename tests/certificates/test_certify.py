@@ -26,9 +26,9 @@ from tests.certificates.bad_flows import (
     gaussian_flow,
     untrained_flow,
 )
+from tests.flow.test_evaluation import folded_flow
+from tests.helpers import random_resnet
 from tests.potentials.test_stages import stages
-from tests.support import random_resnet
-from tests.test_evaluation import folded_flow
 
 QUICK = DualConfig(width=16, regression_steps=300, ascent_steps=100, batch_size=256)
 EXACT = gaussian(MEAN, COV, ALPHA)

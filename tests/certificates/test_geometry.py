@@ -16,7 +16,7 @@ from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.support.precision import precision
 from tests.certificates.bad_flows import ALPHA, COV, MEAN, curved_flow, gaussian_flow
-from tests.support import random_resnet
+from tests.helpers import random_resnet
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((70, 2))

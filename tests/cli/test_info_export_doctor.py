@@ -16,7 +16,7 @@ from otflow.cli.app import app
 from otflow.model import modelfile
 from otflow.targets import GaussianMixture
 from tests.fakes import SMALL, no_training
-from tests.test_modelfile import VERSION_1
+from tests.model.test_modelfile import VERSION_1
 
 X = np.random.default_rng(0).standard_normal((60, 2)) * [1.0, 4.0]
 

@@ -15,7 +15,7 @@ from otflow.potentials import (
     ResNetPotential,
     SumPotential,
 )
-from tests.support import random_resnet, resnet_by_the_book
+from tests.helpers import random_resnet, resnet_by_the_book
 
 D, K, N = 3, 2, 4
 ALPHA = 3.0

@@ -13,7 +13,7 @@ import pytest
 
 from otflow.potentials import ResNetPotential
 from otflow.support.precision import precision
-from tests.support import random_resnet, resnet_by_the_book
+from tests.helpers import random_resnet, resnet_by_the_book
 
 # Float64 rounding through a few small matrix products is some 1e-14 of the largest entry.
 RTOL = 1e-10

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from otflow.potentials import GaussianBase, SumPotential
-from tests.support import random_resnet
+from tests.helpers import random_resnet
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -146,7 +146,5 @@ def test_bad_sizes():
         product_mixture(2.5, 1.0)
     with pytest.raises(ValueError, match="dim: expected an integer >= 1"):
         random_rotation(0, 0)
-    with pytest.raises(ValueError, match=r"n: .* >= 1"):
-        product_mixture(2, 1.0).sample_quasi(0, 0)
     with pytest.raises(ValueError, match=r"x: .*\(any, 2\)"):
         product_mixture(2, 1.0).map(np.zeros((4, 3)))

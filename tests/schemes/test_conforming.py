@@ -21,7 +21,7 @@ from otflow.schemes import Conforming
 from otflow.schemes.log_det import MARGIN
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
-from tests.support import random_resnet, resnet_by_the_book
+from tests.helpers import random_resnet, resnet_by_the_book
 
 pytestmark = pytest.mark.usefixtures("float64")
 

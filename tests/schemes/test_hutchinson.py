@@ -9,7 +9,7 @@ from otflow.schemes import RK4
 from otflow.schemes.hutchinson import HutchinsonRK4
 from otflow.targets import StandardNormal
 from otflow.training import TrainingConfig, Watch, train
-from tests.support import random_resnet
+from tests.helpers import random_resnet
 
 X = np.random.default_rng(0).standard_normal((6, 4))
 

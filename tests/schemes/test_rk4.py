@@ -19,7 +19,7 @@ from otflow.reference import gaussian
 from otflow.schemes import RK4
 from otflow.support.precision import precision
 from otflow.targets import StandardNormal
-from tests.support import integrate_by_the_book, order, random_resnet, resnet_by_the_book, rms
+from tests.helpers import integrate_by_the_book, order, random_resnet, resnet_by_the_book, rms
 
 pytestmark = pytest.mark.usefixtures("float64")
 

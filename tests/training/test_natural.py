@@ -26,7 +26,7 @@ from otflow.training.natural import (
 )
 from otflow.training.step import split_trainable
 from tests.fakes import Translation
-from tests.support import random_resnet
+from tests.helpers import random_resnet
 from tests.training.glide import Glide
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -1,5 +1,6 @@
 """Runs of natural-gradient steps: best weights, every way to end, and the control variate."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
@@ -185,3 +186,24 @@ def test_the_validation_is_weighted():
     expected = np.mean(0.5 * np.sum(half**2, axis=1)) + math.log(2 * math.pi)
     assert history["val_nll"][0] == pytest.approx(expected, rel=1e-12)
     assert history["objective"][0] == pytest.approx(ALPHA * expected, rel=1e-12)
+
+
+class NowhereInvertible(Glide):
+    """Steps are never safe: what they would reach has no likelihood."""
+
+    def push(self, potential, x):
+        pushed = super().push(potential, x)
+        moved = jnp.any(potential.shift != 0)
+        return dataclasses.replace(pushed, log_det=jnp.where(moved, jnp.nan, pushed.log_det))
+
+
+def test_a_run_without_a_step_says_so():
+    """All tries of all steps are refused: the status, the history, and the weights of the start."""
+    natural = NaturalConfig(alpha=ALPHA, max_iter=10, monotone=True)
+    draw, start = lambda i: data(), Translation(jnp.zeros(2))
+    result = polish(
+        start, NowhereInvertible(1), StandardNormal(2), draw, data(), natural, show_progress=False
+    )
+    assert result.status == "no_step"
+    assert result.history["failed"] == [0, 10]
+    np.testing.assert_array_equal(result.potential.shift, start.shift)

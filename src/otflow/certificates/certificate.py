@@ -8,6 +8,18 @@ from otflow.support.html import number, table
 
 ESTIMATED = "estimated"
 
+# names of the lines that findings are read off
+EXCESS = "excess transport"
+STRAIGHTNESS = "straightness"
+VIOLATIONS = "monotonicity violations"
+SMALLEST = "smallest eigenvalue of grad T"
+ASYMMETRY = "asymmetry of grad T"
+LOG_DET_ERROR = "log-determinant error"
+INTEGRAL = "integral of the density"
+OBJECTIVE = "J_alpha of the flow"
+GAP = "duality gap of J_alpha"
+P_VALUE = "p-value"  # the unit of two-sample tests
+
 
 def proved(confidence: float) -> str:
     """The label of a line that holds up to sampling: "proved (95 %)"."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from otflow.certificates import certificate as names
 from otflow.certificates.certificate import Line
 from otflow.flow.normalisation import ABOVE_ONE
 
@@ -40,28 +41,28 @@ def findings(
     found = []
     if invalid:
         found.append(f"not invertible at {invalid} of {checked} rows: no likelihood holds there")
-    excess = 2 * _upper(by_name["excess transport"])
+    excess = 2 * _upper(by_name[names.EXCESS])
     if excess > WIDTH * moved:
         found.append(
             f"transport not shown optimal: up to {excess / moved:.0%} of its cost may be too much"
         )
-    share = by_name["monotonicity violations"]
+    share = by_name[names.VIOLATIONS]
     if share.value > 0:
         found.append(
             f"not optimal: {share.value:.2%} of random pairs are not monotone "
             "(<T(x)-T(x'), x-x'> < 0)"
         )
-    asymmetry = value("asymmetry of grad T")
+    asymmetry = value(names.ASYMMETRY)
     if asymmetry > ASYMMETRY:
         found.append(f"not optimal: grad T is not symmetric (relative asymmetry {asymmetry:.2g})")
-    smallest = value("smallest eigenvalue of grad T")
+    smallest = value(names.SMALLEST)
     if smallest <= 0:
         found.append(f"grad T has an eigenvalue {smallest:.2g} <= 0: T folds or turns")
-    total = by_name.get("integral of the density")
+    total = by_name.get(names.INTEGRAL)
     low = total.interval[0] if total is not None and total.interval else None
     if total is not None and low is not None and low > ABOVE_ONE:
         found.append(f"no density: it integrates to {total.value:.3g}, the map folds off the rows")
-    found += _path_findings(by_name["straightness"], moved)
+    found += _path_findings(by_name[names.STRAIGHTNESS], moved)
     found += _law_findings(lines, value, nll_error)
     return tuple(found)
 
@@ -86,16 +87,16 @@ def _path_findings(straightness: Line, moved: float) -> list[str]:
 def _law_findings(lines: Sequence[Line], value, nll_error: float) -> list[str]:
     """Log-determinant, end-point law and J_alpha."""
     found = []
-    error = value("log-determinant error")
+    error = value(names.LOG_DET_ERROR)
     if error > LOG_DET + 5 * nll_error:
         found.append(f"the reported log-determinant is wrong by {error:.2g} nats on average")
     if nll_error > 0.02:
         found.append(f"integration error {nll_error:.2g} nats in the nll: raise n_steps")
     for line in lines:
-        if line.unit == "p-value" and line.value < P_VALUE:
+        if line.unit == names.P_VALUE and line.value < P_VALUE:
             found.append(f"laws differ: {line.name} (p = {line.value:.2g})")
-    objective = value("J_alpha of the flow")
-    gap = value("duality gap of J_alpha")
+    objective = value(names.OBJECTIVE)
+    gap = value(names.GAP)
     if gap > GAP * objective:
         found.append(
             f"J_alpha not shown optimal: {objective:.4g}, of which up to {gap:.2g} too much"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from otflow.certificates import certificate as names
 from otflow.certificates.bounds import ASSUMPTION, lower_bound, share_interval, upper_bound
 from otflow.certificates.bracket import Bracket
 from otflow.certificates.certificate import ESTIMATED, Line, proved
@@ -46,7 +47,7 @@ def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
             "gap, the rest is sampling",
         ),
         Line(
-            "excess transport",
+            names.EXCESS,
             found.gap,
             (0.0, found.excess),
             label,
@@ -72,7 +73,7 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
     share = _share(bend.mean(), 2 * pushed.half_squared.mean())
     lines = [
         mean_line(
-            "straightness",
+            names.STRAIGHTNESS,
             bend,
             proved(confidence) if exact else ESTIMATED,
             SQUARED,
@@ -95,7 +96,7 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
     k = len(facts.smallest)
     return [
         Line(
-            "monotonicity violations",
+            names.VIOLATIONS,
             count / pairs,
             (low, high),
             proved(confidence),
@@ -104,7 +105,7 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
             "has none; Clopper-Pearson interval",
         ),
         Line(
-            "smallest eigenvalue of grad T",
+            names.SMALLEST,
             float(facts.smallest.min()),
             None,
             ESTIMATED,
@@ -113,7 +114,7 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
             f"{np.median(facts.smallest):.3g}; positive where T is strictly monotone",
         ),
         Line(
-            "asymmetry of grad T",
+            names.ASYMMETRY,
             float(np.sqrt(np.mean(facts.asymmetry**2))),
             None,
             ESTIMATED,
@@ -128,7 +129,7 @@ def log_det_line(difference: Float[np.ndarray, " n"], nll_error: float) -> Line:
     """The flow's log-determinant against that of the Jacobian."""
     worst = float(np.max(difference)) if len(difference) else math.nan
     return Line(
-        "log-determinant error",
+        names.LOG_DET_ERROR,
         float(np.mean(difference)) if len(difference) else math.nan,
         None,
         ESTIMATED,
@@ -155,9 +156,9 @@ def integral_line(found: Integral | None, confidence: float) -> Line:
     """The integral of the density; None where every step is a bijection."""
     if found is None:
         text = "every step of the map is a bijection of the whole space, by construction"
-        return Line("integral of the density", 1.0, (1.0, 1.0), proved(confidence), "1", text)
+        return Line(names.INTEGRAL, 1.0, (1.0, 1.0), proved(confidence), "1", text)
     return Line(
-        "integral of the density",
+        names.INTEGRAL,
         found.mean,
         found.interval,
         ESTIMATED,
@@ -220,7 +221,7 @@ def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:
             found.p_value,
             None,
             ESTIMATED,
-            "p-value",
+            names.P_VALUE,
             f"permutation test on {rows} rows a side (exact level for rows the flow was not "
             f"trained on); statistic {found.statistic:.3g}, {found.expected:.3g} under equal laws",
         )
@@ -236,7 +237,7 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
     low, high = found.objective_interval
     return [
         Line(
-            "J_alpha of the flow",
+            names.OBJECTIVE,
             found.objective,
             (low, high),
             label,
@@ -252,7 +253,7 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
             "dual value at psi(y) = 1/2|y|^2 - w(y), w input-convex; does not rely on the flow",
         ),
         Line(
-            "duality gap of J_alpha",
+            names.GAP,
             found.gap,
             (0.0, max(found.gap, 0.0)),
             label,

@@ -1,5 +1,6 @@
 """`otflow study`: the limits of the theory, measured."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,9 +36,7 @@ Cpus = Annotated[int | None, typer.Option(help="Of Ray's CPUs a task takes; all 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@study.command()
-@clean_errors
-def alpha(
+def _options(
     out: Out,
     problem: Problem = "product",
     dim: Dim = 2,
@@ -52,69 +51,26 @@ def alpha(
     cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
-    """The penalty: J_alpha, KL and the map against optimal transport as alpha grows."""
-    _run("alpha", **locals())
+    """What every kind of study takes; `data` only those that make sense of rows."""
 
 
-@study.command()
-@clean_errors
-def samples(
-    out: Out,
-    problem: Problem = "product",
-    dim: Dim = 2,
-    data: Data = None,
-    resume: Resume = False,
-    retry_failed: Retry = False,
-    seeds: Seeds = None,
-    budget: Budget = None,
-    demo: Demo = False,
-    backend: BackendName = "local",
-    address: Address = None,
-    cpus: Cpus = None,
-    as_json: Json = False,
-) -> None:
-    """The sample number: the loss over N samples and its minimisers."""
-    _run("samples", **locals())
+def _add(kind: str, text: str, *, of_data: bool) -> None:
+    """Add the command of a kind."""
+
+    def command(**given: Any) -> None:
+        _run(kind, **{"data": None} | given)
+
+    options = inspect.signature(_options).parameters.values()
+    taken = [option for option in options if of_data or option.name != "data"]
+    command.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in taken}
+    study.command(kind, help=text)(clean_errors(command))
 
 
-@study.command()
-@clean_errors
-def width(
-    out: Out,
-    problem: Problem = "product",
-    dim: Dim = 2,
-    resume: Resume = False,
-    retry_failed: Retry = False,
-    seeds: Seeds = None,
-    budget: Budget = None,
-    demo: Demo = False,
-    backend: BackendName = "local",
-    address: Address = None,
-    cpus: Cpus = None,
-    as_json: Json = False,
-) -> None:
-    """The width: the loss that a class of networks reaches."""
-    _run("width", data=None, **locals())
-
-
-@study.command()
-@clean_errors
-def steps(
-    out: Out,
-    problem: Problem = "product",
-    dim: Dim = 2,
-    resume: Resume = False,
-    retry_failed: Retry = False,
-    seeds: Seeds = None,
-    budget: Budget = None,
-    demo: Demo = False,
-    backend: BackendName = "local",
-    address: Address = None,
-    cpus: Cpus = None,
-    as_json: Json = False,
-) -> None:
-    """The time steps: integration error of rk4, none of conforming."""
-    _run("steps", data=None, **locals())
+_add("alpha", "The penalty: J_alpha, KL and the map against optimal transport.", of_data=True)
+_add("samples", "The sample number: the loss over N samples and its minimisers.", of_data=True)
+_add("width", "The width: the loss that a class of networks reaches.", of_data=False)
+_add("steps", "The time steps: integration error of rk4, none of conforming.", of_data=False)
 
 
 @study.command()

@@ -6,8 +6,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otflow.report.content import Brackets, Document, Mark, Moving, Panel, Role, Words, legend
-from otflow.report.plots import figure
+from otflow.report.content import (
+    Brackets,
+    Document,
+    Mark,
+    Moving,
+    Panel,
+    Role,
+    Section,
+    Words,
+    legend,
+)
+from otflow.report.plots import Figure, figure
 from otflow.support.extras import require
 from otflow.support.files import atomic_path
 from otflow.support.html import table
@@ -74,7 +84,7 @@ def page(document: Document) -> str:
         policy=_POLICY,
         title=escape(document.title),
         summary=escape(document.summary),
-        sections="\n".join(_section(s.title, s.text, s.panels) for s in document.sections),
+        sections="\n".join(_section(s, drawn) for s in document.sections),
         footer=escape(document.footer),
         figures=_json(figures),
         plotly=plotly,
@@ -92,13 +102,14 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _section(title: str, text: str, panels: tuple[Panel, ...]) -> str:
-    inner = "\n".join(_panel(panel) for panel in panels)
-    told = f"<p>{escape(text)}</p>\n" if text else ""
-    return f'<section>\n<h2>{escape(title)}</h2>\n{told}<div class="panels">{inner}</div></section>'
+def _section(section: Section, drawn: dict[str, Figure | None]) -> str:
+    inner = "\n".join(_panel(panel, drawn[panel.key] or {}) for panel in section.panels)
+    title = f"<h2>{escape(section.title)}</h2>"
+    told = f"<p>{escape(section.text)}</p>\n" if section.text else ""
+    return f'<section>\n{title}\n{told}<div class="panels">{inner}</div></section>'
 
 
-def _panel(panel: Panel) -> str:
+def _panel(panel: Panel, drawn: Figure) -> str:
     caption = f"<figcaption>{escape(panel.caption)}</figcaption>" if panel.caption else ""
     heading = f"<h3>{escape(panel.title)}</h3>" if panel.title else ""
     if isinstance(panel, Words):
@@ -106,8 +117,7 @@ def _panel(panel: Panel) -> str:
     whole = ' class="whole"' if isinstance(panel, Brackets) else ""
     whole = ' class="large"' if isinstance(panel, Moving) else whole
     label = escape(f"{panel.title}. {panel.caption}")
-    found = figure(panel) or {}
-    height = found["layout"].get("height")
+    height = drawn["layout"].get("height")
     size = f' style="height:{height:d}px"' if height else ""
     plot = f'<div class="plot" id="plot-{panel.key}" role="img" aria-label="{label}"{size}></div>'
     return f"<figure{whole}>{heading}{_legend(panel)}{plot}{_slider(panel)}{caption}</figure>"

@@ -35,7 +35,7 @@ X = np.random.default_rng(0).standard_normal((40, 2)) @ [[2.0, 0.3], [0.0, 0.5]]
 # compiled quickly; with this seed the untrained network does not fold the rows
 QUICK = SMALL | {"scheme": "conforming", "n_steps": 3, "width": 4, "depth": 0, "random_state": 10}
 NOT_READABLE = "not a readable otflow model"
-VERSION_1 = Path(__file__).parent / "data" / "version1.safetensors"
+VERSION_1 = Path(__file__).parents[1] / "saved" / "version1.safetensors"
 SCORES_1 = [-3.5193984899344137, -3.564574042302578, -3.9885960016073874]
 
 

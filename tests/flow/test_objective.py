@@ -12,7 +12,7 @@ from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4
 from otflow.targets import GaussianMixture, StandardNormal
-from tests.support import random_resnet
+from tests.helpers import random_resnet
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otflow.data.columns import check_inside, check_on_grid, make_column_map, named, rounding_step
-from tests.support import OFFICIAL
+from tests.helpers import OFFICIAL
 
 RNG = np.random.default_rng(0)
 NAMES = ("age", "share", "price")

@@ -15,14 +15,15 @@ import pytest
 from otflow import Flow
 from otflow.certificates import certify
 from otflow.flow.evaluation import evaluate
-from otflow.potentials import ConditionalResNet, GaussianBase
+from otflow.potentials import ConditionalResNet, ConvexStages, GaussianBase
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
 from tests.fakes import Translation
-from tests.support import random_resnet, rms
+from tests.helpers import random_resnet, rms
 
+KEY = jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((8, 2))
 
 
@@ -54,6 +55,8 @@ def test_defaults():
     assert isinstance(flow.target, StandardNormal)
     assert flow.target.dim == flow.dim == 2
     assert flow.scheme == RK4(8)
+    stages = ConvexStages.create(GaussianBase.solve(X.mean(0), np.cov(X.T), 1.0), 3, 4, KEY)
+    assert Flow(stages).scheme == Conforming(3)
 
 
 @pytest.mark.parametrize("n_steps", [1, pytest.param(4, marks=pytest.mark.slow)])

@@ -243,7 +243,7 @@ def test_certificates_see_the_transformed_rows(monkeypatch, rng):
 
 def test_a_file_of_version_0_1_0_loads_with_the_same_densities():
     """Written before there were column transforms; the numbers are those of that version."""
-    model = otflow.load(Path(__file__).parent / "data" / "version-0.1.0.otflow")
+    model = otflow.load(Path(__file__).parents[1] / "saved" / "version-0.1.0.otflow")
     rows = polars.DataFrame({"height": [5.0, 3.0, 9.0], "weight": [-1.0, -0.5, 0.25]})
     expected = [-1.8525812390860852, -3.5699461463507944, -4.734766817432337]
     np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-6)
