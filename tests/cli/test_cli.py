@@ -193,7 +193,7 @@ def test_the_demo_is_the_large_form_unless_asked(tmp_path, monkeypatch):
     told = run("demo", "--out", tmp_path, code=130).stdout
     assert "quick" not in told
     (given,) = asked
-    assert (given["config"].max_iter, given["scheme"].n_steps) == (400, 2)
+    assert (given["config"].max_iter, given["scheme"].n_steps) == (800, 2)
     assert given["potential"].stage.ridges.shape == (2, 128, 64)
     assert sorted(tmp_path.iterdir()) == []
 
