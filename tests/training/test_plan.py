@@ -83,6 +83,16 @@ class TestDual:
         )
         assert after < 0.2 * before
 
+    def test_a_dual_that_breaks_costs_a_warning(self, small, monkeypatch):
+        """The regression's stages are kept; a single step is enough to be asked for."""
+        broken = lambda params, *rest: jax.tree.map(lambda a: a * np.nan, params)  # noqa: E731
+        monkeypatch.setattr(plan, "_descend_dual", broken)
+        base = GaussianBase.solve(np.zeros(2), np.eye(2), 1e9, *two().moments())
+        start = ConvexStages.create(base, 1, 16, KEY)
+        with pytest.warns(UserWarning, match="plan_iter: the dual became non-finite"):
+            found = plan.start_from_plan(start, Rows(X), two(), 1, 0)
+        assert np.isfinite(found.image(X, 0.0)).all()
+
     def test_one_stage_is_the_gradient_of_its_convex_function(self):
         base = GaussianBase.solve(np.zeros(2), np.eye(2), 30.0)
         stage = bent(ConvexStages.create(base, 1, 16, KEY))

@@ -6,6 +6,7 @@ of a convex u, which minimises Kantorovich's dual E u(x) + E u*(y): the plan of 
 not of a few thousand points, and not noisy in high dimensions.
 """
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -60,7 +61,12 @@ def start_from_plan(
     order = np.random.default_rng([seed, 3]).integers(len(x), size=(min(steps, _MOST), _BATCH))
     params = _regress(params, static, *ends, order)
     if potential.n_steps == 1:
-        params = _descend_dual(params, static, rows, target, steps, seed, verbose)
+        found = _descend_dual(params, static, rows, target, steps, seed, verbose)
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
+            params = found
+        else:
+            told = "the dual became non-finite, training starts from the discrete plan alone"
+            warnings.warn(f"plan_iter: {told}; try dtype='float64'.", UserWarning, stacklevel=2)
     return eqx.combine(params, static)
 
 
@@ -91,7 +97,8 @@ def _shares(rows: Rows) -> Float[np.ndarray, " n"] | None:
 
 
 def _optimiser(steps: int) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(0.1 * _RATE, _RATE, 50, steps, 0.01 * _RATE)
+    warmup = min(50, steps // 2)
+    schedule = optax.warmup_cosine_decay_schedule(0.1 * _RATE, _RATE, warmup, steps, 0.01 * _RATE)
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
@@ -130,12 +137,13 @@ def _descend_dual(
     rng, share = np.random.default_rng([seed, 2]), _shares(rows)
     draws = target.sample(jax.random.key(seed + 1), _DRAWS)
     mesh = row_mesh(_BATCH)
+    batch = _BATCH - _BATCH % mesh.size  # a multiple of the devices
     ends = cast((np.asarray(rows.x), np.asarray(draws)), dtype_of(params))
     static, ends = everywhere((static, ends), mesh)
     carry = everywhere((params, _optimiser(steps).init(params)), mesh)
     with TrainingProgress(steps, verbose, "start from the plan") as bar:
         for first in range(0, steps, _BLOCK):
-            size = min(_BLOCK, steps - first), _BATCH
+            size = min(_BLOCK, steps - first), batch
             picks = rng.choice(len(rows.x), size, p=share), rng.integers(_DRAWS, size=size)
             carry = _dual_block(carry, static, ends, place(picks, mesh, 1), mesh, steps)
             bar.advance_to(first + size[0])
