@@ -20,8 +20,9 @@ import numpy as np
 
 from otflow import OTFlow
 from otflow.datasets.tables import Table
+from peers.base import interval
 from tables import DATA, LOADERS
-from tabular import VALIDATION_ROWS, interval
+from tabular import VALIDATION_ROWS
 from timing.budget import fit_within
 from timing.table import table
 

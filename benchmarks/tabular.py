@@ -33,7 +33,7 @@ from otflow.certificates import certify_model
 from otflow.certificates.budget import trainable_parameters
 from otflow.certificates.two_sample import mmd
 from otflow.datasets.tables import Table
-from peers.base import Setup
+from peers.base import Setup, interval
 from peers.registry import entries
 from tables import DATA, LOADERS
 from timing.budget import fit_within
@@ -63,11 +63,6 @@ COLUMNS = {
     "certificate width": "width",
     "status": "status",
 }
-
-
-def interval(scores: np.ndarray) -> tuple[float, float]:
-    """Mean nll and half of its 95 % interval."""
-    return -float(scores.mean()), float(1.96 * scores.std() / np.sqrt(len(scores)))
 
 
 def ours(

@@ -100,3 +100,10 @@ def batches(n: int, batch: int, seed: int) -> Iterator[np.ndarray]:
 def in_chunks(function: Any, x: np.ndarray) -> np.ndarray:
     """function(rows) over chunks of rows, stacked."""
     return np.concatenate([function(x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)])
+
+
+def interval(scores: np.ndarray) -> tuple[float, float]:
+    """Mean nll and half of its 95 % interval."""
+    return -float(np.mean(scores, dtype=np.float64)), float(
+        1.96 * np.std(scores, dtype=np.float64) / np.sqrt(len(scores))
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from peers.base import Level, Setup
+from peers.base import Level, Setup, interval
 from peers.registry import Entry
 
 
@@ -62,14 +62,13 @@ class Session:
         self.contestant.weights = self.best[1]
         with np.load(data) as archive:
             scores = self.contestant.log_prob(archive["test"])
-        half = 1.96 * np.std(scores, dtype=np.float64) / np.sqrt(len(scores))
-        nll = self.log_scale - float(np.mean(scores, dtype=np.float64))
-        return {"nll": nll, "half_interval": float(half)}
+        nll, half = interval(scores)
+        return {"nll": self.log_scale + nll, "half_interval": half}
 
     def nll(self, rows: int) -> dict[str, Any]:
         """Mean nll of held-out rows in the data's own units, nats."""
         scores = self.contestant.log_prob(self.held_out[:rows])
-        return {"nll": self.log_scale - float(np.mean(scores, dtype=np.float64))}
+        return {"nll": self.log_scale + interval(scores)[0]}
 
     def throughput(self, kind: str, rows: int, level: Level = None) -> dict[str, Any]:
         """Seconds to score or to sample so many rows."""

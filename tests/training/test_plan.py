@@ -96,7 +96,7 @@ class TestDual:
     def test_one_stage_is_the_gradient_of_its_convex_function(self):
         base = GaussianBase.solve(np.zeros(2), np.eye(2), 30.0)
         stage = bent(ConvexStages.create(base, 1, 16, KEY))
-        slope = jax.grad(lambda x: jnp.sum(plan.convex_value(stage, x)))(jnp.asarray(X))
+        slope = jax.grad(lambda x: jnp.sum(stage.convex_value(x, 0.0)))(jnp.asarray(X))
         np.testing.assert_allclose(slope, stage.image(X, 0.0), rtol=1e-4, atol=1e-5)
 
 

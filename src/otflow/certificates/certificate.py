@@ -13,12 +13,12 @@ EXCESS = "excess transport"
 STRAIGHTNESS = "straightness"
 VIOLATIONS = "monotonicity violations"
 SMALLEST = "smallest eigenvalue of grad T"
-ASYMMETRY = "asymmetry of grad T"
+ASYMMETRY_OF_GRADIENT = "asymmetry of grad T"
 LOG_DET_ERROR = "log-determinant error"
 INTEGRAL = "integral of the density"
 OBJECTIVE = "J_alpha of the flow"
-GAP = "duality gap of J_alpha"
-P_VALUE = "p-value"  # the unit of two-sample tests
+DUALITY_GAP = "duality gap of J_alpha"
+OF_TESTS = "p-value"  # the unit of two-sample tests
 
 
 def proved(confidence: float) -> str:

@@ -132,9 +132,9 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
             f"model: expected a fitted otflow.OTFlow; got {type(model).__name__} without model_."
         )
     noise = np.random.default_rng(check_count("seed", options.get("seed", 0), 0))
-    for name, rows in (("X", X), ("X_holdout", options.get("X_holdout"))):
-        if name == "X" or rows is not None:
-            options[name] = own.dequantized(check_rows(name, rows, own.flow.dim), noise)
+    rows = own.dequantized(check_rows("X", X, own.flow.dim), noise)
+    if (held := options.get("X_holdout")) is not None:
+        options["X_holdout"] = own.dequantized(check_rows("X_holdout", held, own.flow.dim), noise)
     space = "the data's own units" if own.in_own_units else "the standardised columns"
     settings: dict[str, Any] = {"alpha": float(model.alpha), "space": space} | options
-    return certify(own.flow, settings.pop("X"), **settings)
+    return certify(own.flow, rows, **settings)

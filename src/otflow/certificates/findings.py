@@ -52,7 +52,7 @@ def findings(
             f"not optimal: {share.value:.2%} of random pairs are not monotone "
             "(<T(x)-T(x'), x-x'> < 0)"
         )
-    asymmetry = value(names.ASYMMETRY)
+    asymmetry = value(names.ASYMMETRY_OF_GRADIENT)
     if asymmetry > ASYMMETRY:
         found.append(f"not optimal: grad T is not symmetric (relative asymmetry {asymmetry:.2g})")
     smallest = value(names.SMALLEST)
@@ -93,10 +93,10 @@ def _law_findings(lines: Sequence[Line], value, nll_error: float) -> list[str]:
     if nll_error > 0.02:
         found.append(f"integration error {nll_error:.2g} nats in the nll: raise n_steps")
     for line in lines:
-        if line.unit == names.P_VALUE and line.value < P_VALUE:
+        if line.unit == names.OF_TESTS and line.value < P_VALUE:
             found.append(f"laws differ: {line.name} (p = {line.value:.2g})")
     objective = value(names.OBJECTIVE)
-    gap = value(names.GAP)
+    gap = value(names.DUALITY_GAP)
     if gap > GAP * objective:
         found.append(
             f"J_alpha not shown optimal: {objective:.4g}, of which up to {gap:.2g} too much"

@@ -114,7 +114,7 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
             f"{np.median(facts.smallest):.3g}; positive where T is strictly monotone",
         ),
         Line(
-            names.ASYMMETRY,
+            names.ASYMMETRY_OF_GRADIENT,
             float(np.sqrt(np.mean(facts.asymmetry**2))),
             None,
             ESTIMATED,
@@ -221,7 +221,7 @@ def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:
             found.p_value,
             None,
             ESTIMATED,
-            names.P_VALUE,
+            names.OF_TESTS,
             f"permutation test on {rows} rows a side (exact level for rows the flow was not "
             f"trained on); statistic {found.statistic:.3g}, {found.expected:.3g} under equal laws",
         )
@@ -253,7 +253,7 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
             "dual value at psi(y) = 1/2|y|^2 - w(y), w input-convex; does not rely on the flow",
         ),
         Line(
-            names.GAP,
+            names.DUALITY_GAP,
             found.gap,
             (0.0, max(found.gap, 0.0)),
             label,

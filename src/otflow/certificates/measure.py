@@ -99,8 +99,8 @@ def transport_bracket(
     own = task.flow.potential
     if isinstance(own, AbstractStages) and task.flow.scheme == Conforming(1):
         with precision("float64"):
-            phi = np.asarray(cast(own, "float64").value(jnp.asarray(near.x), 0.0))
-        values, none = 0.5 * np.sum(near.x**2, axis=1) - phi, np.zeros(len(near.x))
+            values = np.asarray(cast(own, "float64").convex_value(jnp.asarray(near.x), 0.0))
+        none = np.zeros(len(near.x))
         return Dual(bracket(half_squared, none, task.confidence), values, none, own=True)
     fit = sample.fit
     u = fit_dual(fit.x, fit.y, task.config, task.fit_seconds, task.seed, directions)

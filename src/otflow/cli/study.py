@@ -67,7 +67,8 @@ def _add(kind: str, text: str, *, of_data: bool) -> None:
     study.command(kind, help=text)(clean_errors(command))
 
 
-_add("alpha", "The penalty: J_alpha, KL and the map against optimal transport.", of_data=True)
+_ALPHA = "The penalty: J_alpha, KL and the map against optimal transport as alpha grows."
+_add("alpha", _ALPHA, of_data=True)
 _add("samples", "The sample number: the loss over N samples and its minimisers.", of_data=True)
 _add("width", "The width: the loss that a class of networks reaches.", of_data=False)
 _add("steps", "The time steps: integration error of rk4, none of conforming.", of_data=False)

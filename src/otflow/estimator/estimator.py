@@ -262,9 +262,10 @@ class OTFlow(FittedEstimator):
         noise = np.random.default_rng([seed, 1])
         rows = rows.mapped(columns, noise)
         val = None if val is None else val.mapped(columns, noise)
-        scalers = rows.scaler(self.standardize), rows.condition_scaler()
         if again:
             scalers = self.standardizer_, self.condition_scaler_
+        else:
+            scalers = rows.scaler(self.standardize), rows.condition_scaler()
         with precision(self.dtype):
             z = rows.prepared(*scalers, self.dtype)
             z_val = None if val is None else val.prepared(*scalers, self.dtype)
@@ -315,6 +316,5 @@ class OTFlow(FittedEstimator):
         with precision(self.dtype):
             material = of_density(density, settings, seed)
             scaler = Standardizer.identity(density.dim)
-            columns = ColumnMap.identity(density.dim)
             fitted = fit_flow(settings, material, target, seed, watching)
-            return self._keep(fitted, columns, scaler)
+            return self._keep(fitted, ColumnMap.identity(density.dim), scaler)

@@ -123,9 +123,8 @@ def _fit_flow(
         watch,
         checkpoint,
     )
-    fitted = _fitted(first, target, settings, first, rows)
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
-        return fitted
+        return _fitted(first, target, settings, first, rows)
     held = material.x if material.x_val is None else material.x_val
     assert isinstance(held, Rows)
     bold = {} if material.density is not None else _ON_DATA

@@ -92,7 +92,7 @@ class Model:
             ValueError: values outside the bounds.
         """
         check_inside(self.chart, x, self.names)
-        return self.to_flow(self.chart.dequantize(x, noise))
+        return self.standardizer.forward(self.chart.forward(self.chart.dequantize(x, noise)))
 
     def log_prob(
         self, x: Float[np.ndarray, "n d"], condition: Any = None

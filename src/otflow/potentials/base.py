@@ -135,8 +135,17 @@ class AbstractStages(AbstractPotential):
         """The image, and the step's Jacobian."""
 
     @abc.abstractmethod
+    def convex_value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """u_k(x), whose gradient is the image."""
+
+    @abc.abstractmethod
     def of_points(self, index: Int[Array, " k"]) -> "AbstractStages":
         """The stages of some of the points, where a condition gives every point its own."""
+
+    def value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """Phi(x, t) = (|x|^2 / 2 - u_k(x)) K with k the stage of t, a scalar."""
+        x = check_points(x, self.dim)
+        return self.n_steps * (0.5 * jnp.sum(x * x, axis=1) - self.convex_value(x, t))
 
     def gradient(self, x: Points, t: Times) -> Float[Array, "n d+1"]:
         """(grad_x Phi, 0)."""

@@ -199,11 +199,10 @@ class ConvexStages(AbstractStages):
         _, G, R, d = self.stage.terms.shape
         return max(packed_size(d), 2 * (self.stage.ridges.shape[1] + G * R))
 
-    def value(self, x: Points, t: Times) -> Float[Array, " n"]:
-        """Phi(x, t) = (|x|^2 / 2 - u_k(x)) K with k the stage of t, a scalar."""
-        x = check_points(x, self.dim)
+    def convex_value(self, x: Points, t: Times) -> Float[Array, " n"]:
+        """u_k(x)."""
         stage, floor = self._at(t)
-        return self.n_steps * (0.5 * jnp.sum(x * x, axis=1) - stage.value(x, floor))
+        return stage.value(check_points(x, self.dim), floor)
 
     def image(self, x: Points, t: Times) -> Float[Array, "n d"]:
         """T_k(x)."""

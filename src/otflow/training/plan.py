@@ -159,9 +159,9 @@ def _dual_block(carry: Any, static: Any, ends: Any, picks: Any, mesh: Mesh, step
         potential = eqx.combine(params, static)
         found = invert_stage(jax.lax.stop_gradient(potential), y, 0.0)
         best = jax.lax.stop_gradient(found.points)
-        conjugate = jnp.sum(best * y, axis=1) - convex_value(potential, best)
+        conjugate = jnp.sum(best * y, axis=1) - potential.convex_value(best, 0.0)
         conjugate = jnp.where(found.converged, conjugate, 0.0)
-        return jnp.sum(convex_value(potential, x) + conjugate) / (_BATCH * x.shape[1])
+        return jnp.sum(potential.convex_value(x, 0.0) + conjugate) / (_BATCH * x.shape[1])
 
     def local(carry: Any, static: Any, ends: Any, of_rows: Array, of_draws: Array) -> Any:
         def step(carry: tuple[Any, Any], pick: tuple[Array, Array]) -> tuple[tuple[Any, Any], None]:
@@ -173,8 +173,3 @@ def _dual_block(carry: Any, static: Any, ends: Any, picks: Any, mesh: Mesh, step
         return jax.lax.scan(step, carry, (of_rows, of_draws))[0]
 
     return on_shards(local, mesh, (carry, static, ends), picks, (1, 1))
-
-
-def convex_value(potential: AbstractStages, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """u(x), whose gradient is the only step."""
-    return 0.5 * jnp.sum(x * x, axis=1) - potential.value(x, 0.0)
