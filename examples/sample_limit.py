@@ -8,7 +8,7 @@ by about alpha p_eff / (2N) against the best flow of the class.
 
 import argparse
 
-from otflow.report.studies import draw_study
+from otflow.report.study_report import draw_study
 from otflow.studies import EnsembleConfig, Network, make_problem, make_study, run_study
 
 parser = argparse.ArgumentParser()

@@ -43,7 +43,7 @@ def asked(monkeypatch):
 def pictures(monkeypatch):
     """Nothing is drawn; what would have been, and where."""
     drawn = []
-    monkeypatch.setattr("otflow.report.studies.draw_study", lambda *given: drawn.append(given))
+    monkeypatch.setattr("otflow.report.study_report.draw_study", lambda *given: drawn.append(given))
     return drawn
 
 

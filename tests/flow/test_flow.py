@@ -54,7 +54,7 @@ def test_defaults():
     flow = Flow(network(1.0))
     assert isinstance(flow.target, StandardNormal)
     assert flow.target.dim == flow.dim == 2
-    assert flow.scheme == RK4(8)
+    assert flow.scheme == Conforming(4)
     stages = ConvexStages.create(GaussianBase.solve(X.mean(0), np.cov(X.T), 1.0), 3, 4, KEY)
     assert Flow(stages).scheme == Conforming(3)
 

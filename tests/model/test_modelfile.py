@@ -21,10 +21,9 @@ import otflow
 from otflow.data.preprocessing import Standardizer
 from otflow.estimator.estimator import OTFlow
 from otflow.flow.flow import Flow
-from otflow.model import migrations, modelfile, tensorfile
-from otflow.model.migrations import FORMAT_VERSION
+from otflow.model import modelfile, tensorfile
 from otflow.model.model import Model, package_versions
-from otflow.model.modelfile import load_model, save_model
+from otflow.model.modelfile import FORMAT_VERSION, load_model, save_model
 from otflow.potentials import ConditionalGaussian, ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.schemes import RK4
 from otflow.support.precision import dtype_of, precision
@@ -466,16 +465,16 @@ def test_older_versions_go_through_every_step(saved, monkeypatch):
         return {**metadata, "names": ["p", "q"]}, tensors
 
     before = load_model(saved).standardizer
-    monkeypatch.setattr(migrations, "FORMAT_VERSION", FORMAT_VERSION + 2)
+    monkeypatch.setattr(modelfile, "FORMAT_VERSION", FORMAT_VERSION + 2)
     steps = {FORMAT_VERSION: added, FORMAT_VERSION + 1: renamed}
-    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
+    monkeypatch.setattr(modelfile, "MIGRATIONS", steps)
     found = load_model(saved)
     assert found.columns == ("p", "q")
     assert np.array_equal(found.standardizer.mean, 2 * before.mean)
 
 
 def test_every_older_version_has_its_migration():
-    assert sorted(migrations.MIGRATIONS) == list(range(1, FORMAT_VERSION))
+    assert sorted(modelfile.MIGRATIONS) == list(range(1, FORMAT_VERSION))
 
 
 def test_versions_are_recorded(saved):

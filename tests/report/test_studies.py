@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from otflow.report import figures
-from otflow.report.studies import draw_study
-from otflow.report.study_report import series_panels
+from otflow.report.study_report import draw_study, series_panels
 from otflow.studies.result import Series, StudyResult
 
 INF, NAN = math.inf, math.nan

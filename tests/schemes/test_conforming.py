@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from otflow import Flow
+from otflow.estimator.building import make_scheme
 from otflow.flow.evaluation import evaluate
 from otflow.flow.objective import costs
 from otflow.potentials import GaussianBase
 from otflow.reference import gaussian
-from otflow.schemes import Conforming
+from otflow.schemes import RK4, Conforming
 from otflow.schemes.log_det import MARGIN
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
@@ -123,8 +124,9 @@ class TestPush:
         expected = X - start_gradient(p)[:, :-1]
         np.testing.assert_allclose(push(Conforming(1), p, X).points, expected, rtol=1e-14)
 
-    def test_the_default_is_one_step(self):
-        assert Conforming() == Conforming(1)
+    def test_the_default_is_the_estimators(self):
+        assert Conforming() == Conforming(4) == make_scheme("conforming", None)
+        assert RK4() == make_scheme("rk4", None)
 
     @steps
     def test_trajectories_end_at_the_pushed_points(self, K):

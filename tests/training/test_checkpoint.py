@@ -79,7 +79,7 @@ def first_order(path=None, stop=None, scheme=None, resume=False, **config):
     watch = Watch(path, 10, resume, stop)
     start = Translation(jnp.zeros(2))
     arguments = (StandardNormal(2), rows(), rows(1), TrainingConfig(**config), False, watch)
-    return train(start, scheme or Glide(1), *arguments, watch.open(config))
+    return train(start, scheme or Glide(1), *arguments, watch.open(config) if path else None)
 
 
 def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
@@ -96,7 +96,7 @@ def natural(path=None, stop=None, resume=False, max_iter=40, log_density=None):
         log_density,
         False,
         watch,
-        watch.open({}),
+        watch.open({}) if path else None,
     )
 
 

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from otflow.certificates.certificate import BudgetItem
 from otflow.certificates.sampling import Pushed, push_rows
 from otflow.flow.flow import Flow
-from otflow.potentials.base import AbstractPotential
-from otflow.potentials.sums import SumPotential
+from otflow.potentials.base import AbstractPotential, SumPotential
 from otflow.support.precision import cast, precision
 
 KNOBS = {

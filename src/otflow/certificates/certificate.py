@@ -8,18 +8,6 @@ from otflow.support.html import number, table
 
 ESTIMATED = "estimated"
 
-# names of the lines that findings are read off
-EXCESS = "excess transport"
-STRAIGHTNESS = "straightness"
-VIOLATIONS = "monotonicity violations"
-SMALLEST = "smallest eigenvalue of grad T"
-ASYMMETRY_OF_GRADIENT = "asymmetry of grad T"
-LOG_DET_ERROR = "log-determinant error"
-INTEGRAL = "integral of the density"
-OBJECTIVE = "J_alpha of the flow"
-DUALITY_GAP = "duality gap of J_alpha"
-OF_TESTS = "p-value"  # the unit of two-sample tests
-
 
 def proved(confidence: float) -> str:
     """The label of a line that holds up to sampling: "proved (95 %)"."""

@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 from otflow.certificates import lines as write
 from otflow.certificates import measure
-from otflow.certificates.budget import nll_error
 from otflow.certificates.certificate import Certificate
 from otflow.certificates.findings import findings
 from otflow.certificates.fitting import DualConfig
@@ -78,17 +77,17 @@ def certify(
     dual = measure.transport_bracket(task, sample, near, bending_directions(local.jacobians))
     ratio = measure.log_ratios(task, sample.rest)
     gap = measure.penalty(task, sample, ratio)
-    checked, invalid = len(sample.all.x), int((~sample.all.valid).sum())
-    error = float(np.mean(nll_error(flow, near.head(1024))))
+    found = measure.facts(task, sample, near, local, dual, gap)
     lines = [
         *write.transport_lines(dual.bracket, dual.own),
-        *measure.law_lines(task, sample, ratio, invalid),
+        *measure.distance_lines(task, sample, ratio, found.invalid),
+        *write.test_lines(found.tests, found.tested),
         *write.penalty_lines(gap, task.alpha, confidence),
         *write.path_lines(sample.all, flow.scheme.refined() is None, confidence),
-        *write.monotonicity_lines(sample.all, local.facts, confidence),
-        write.log_det_line(local.log_det_difference, error),
-        write.invalid_line(invalid, checked, confidence),
-        write.integral_line(measure.integral(task, near), confidence),
+        *write.monotonicity_lines(found.violations, found.pairs, local.facts, confidence),
+        write.log_det_line(local.log_det_difference, found.nll_error),
+        write.invalid_line(found.invalid, found.checked, confidence),
+        write.integral_line(found.integral, confidence),
     ]
     return Certificate(
         lower=dual.bracket.lower,
@@ -96,16 +95,9 @@ def certify(
         confidence=confidence,
         lines=tuple(lines),
         budget=measure.budget(task, near, dual, ratio, gap),
-        findings=findings(
-            lines,
-            2 * dual.bracket.half_displacement,
-            float(sample.rest.x.var(axis=0).sum()),
-            invalid,
-            checked,
-            error,
-        ),
-        invalid=invalid,
-        checked=checked,
+        findings=findings(found),
+        invalid=found.invalid,
+        checked=found.checked,
         n=dual.bracket.n,
         dim=flow.dim,
         space=space,

@@ -1,11 +1,10 @@
-"""What is wrong with a flow, read off the lines of its certificate."""
+"""What is wrong with a flow, from what was measured of it."""
 
-import math
-from collections.abc import Sequence
+import dataclasses
 
-from otflow.certificates import certificate as names
-from otflow.certificates.certificate import Line
-from otflow.flow.normalisation import ABOVE_ONE
+from otflow.certificates.penalty import PenaltyGap
+from otflow.certificates.two_sample import TwoSample
+from otflow.flow.normalisation import Integral
 
 WIDTH = 0.1  # share of 1/2 E|T(x) - x|^2 above which optimality counts as not shown
 BEND = 0.01  # share of E|T(x) - x|^2
@@ -15,90 +14,110 @@ P_VALUE = 0.01  # each test: a clean flow is accused with this probability
 GAP = 0.1  # of J_alpha
 
 
-def findings(
-    lines: Sequence[Line],
-    moved: float,
-    spread: float,
-    invalid: int,
-    checked: int,
-    nll_error: float,
-) -> tuple[str, ...]:
-    """One sentence for everything that is wrong, or not shown; thresholds are this module's.
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What accuses a flow, or does not.
 
-    Args:
-        lines: all lines.
+    Attributes:
+        invalid, checked: rows not invertible, of how many.
         moved: E|T(x) - x|^2, squared data units.
         spread: E|x - E x|^2; displacements below a thousandth of it count as that much.
-        invalid, checked: rows not invertible, of how many.
+        excess: at most so much of 1/2 E|T(x) - x|^2 is more than 1/2 W2^2.
+        violations, pairs: random pairs that are not monotone, of how many.
+        smallest: eigenvalue of the symmetric part of grad T.
+        asymmetry: of grad T, root mean square.
+        bend, bend_low: E int |v - (T(x) - x)|^2 dt, and its lower end.
+        log_det_error: of the reported log-determinant, nats.
         nll_error: mean integration error of the nll, nats.
+        integral: of the density, None where it is one by construction.
+        tests: of equal laws, by their names, on `tested` rows a side.
+        penalty: J_alpha and its gap, where they are known.
     """
-    moved = max(moved, 1e-3 * spread)
-    by_name = {line.name: line for line in lines}
 
-    def value(name: str) -> float:
-        return by_name[name].value if name in by_name else math.nan
+    invalid: int
+    checked: int
+    moved: float
+    spread: float
+    excess: float
+    violations: int
+    pairs: int
+    smallest: float
+    asymmetry: float
+    bend: float
+    bend_low: float
+    log_det_error: float
+    nll_error: float
+    integral: Integral | None
+    tests: dict[str, TwoSample]
+    tested: int
+    penalty: PenaltyGap | None
 
+
+def findings(facts: Facts) -> tuple[str, ...]:
+    """One sentence for everything that is wrong, or not shown; thresholds are this module's."""
+    return (*_map_findings(facts), *_path_findings(facts), *_law_findings(facts))
+
+
+def _map_findings(facts: Facts) -> list[str]:
+    """Bijection, optimality, monotonicity and the mass of the density."""
     found = []
-    if invalid:
-        found.append(f"not invertible at {invalid} of {checked} rows: no likelihood holds there")
-    excess = 2 * _upper(by_name[names.EXCESS])
+    if facts.invalid:
+        found.append(
+            f"not invertible at {facts.invalid} of {facts.checked} rows: no likelihood holds there"
+        )
+    moved, excess = _moved(facts), 2 * facts.excess
     if excess > WIDTH * moved:
         found.append(
             f"transport not shown optimal: up to {excess / moved:.0%} of its cost may be too much"
         )
-    share = by_name[names.VIOLATIONS]
-    if share.value > 0:
+    if facts.violations > 0:
         found.append(
-            f"not optimal: {share.value:.2%} of random pairs are not monotone "
+            f"not optimal: {facts.violations / facts.pairs:.2%} of random pairs are not monotone "
             "(<T(x)-T(x'), x-x'> < 0)"
         )
-    asymmetry = value(names.ASYMMETRY_OF_GRADIENT)
-    if asymmetry > ASYMMETRY:
-        found.append(f"not optimal: grad T is not symmetric (relative asymmetry {asymmetry:.2g})")
-    smallest = value(names.SMALLEST)
-    if smallest <= 0:
-        found.append(f"grad T has an eigenvalue {smallest:.2g} <= 0: T folds or turns")
-    total = by_name.get(names.INTEGRAL)
-    low = total.interval[0] if total is not None and total.interval else None
-    if total is not None and low is not None and low > ABOVE_ONE:
-        found.append(f"no density: it integrates to {total.value:.3g}, the map folds off the rows")
-    found += _path_findings(by_name[names.STRAIGHTNESS], moved)
-    found += _law_findings(lines, value, nll_error)
-    return tuple(found)
+    if facts.asymmetry > ASYMMETRY:
+        found.append(
+            f"not optimal: grad T is not symmetric (relative asymmetry {facts.asymmetry:.2g})"
+        )
+    if facts.smallest <= 0:
+        found.append(f"grad T has an eigenvalue {facts.smallest:.2g} <= 0: T folds or turns")
+    if facts.integral is not None and facts.integral.above_one:
+        total = facts.integral.mean
+        found.append(f"no density: it integrates to {total:.3g}, the map folds off the rows")
+    return found
 
 
-def _upper(line: Line) -> float:
-    """The upper end of a line's interval, else its value."""
-    high = line.interval[1] if line.interval else None
-    return line.value if high is None else high
-
-
-def _path_findings(straightness: Line, moved: float) -> list[str]:
+def _path_findings(facts: Facts) -> list[str]:
     """Curved paths cost action that the endpoints do not need."""
-    low = straightness.interval[0] if straightness.interval else None
-    if low is None or not low > BEND * moved:
+    moved = _moved(facts)
+    if not facts.bend_low > BEND * moved:
         return []
     return [
-        f"paths are not straight: E int |v-(T(x)-x)|^2 dt is {straightness.value / moved:.0%} of "
+        f"paths are not straight: E int |v-(T(x)-x)|^2 dt is {facts.bend / moved:.0%} of "
         "E|T(x)-x|^2"
     ]
 
 
-def _law_findings(lines: Sequence[Line], value, nll_error: float) -> list[str]:
+def _law_findings(facts: Facts) -> list[str]:
     """Log-determinant, end-point law and J_alpha."""
     found = []
-    error = value(names.LOG_DET_ERROR)
-    if error > LOG_DET + 5 * nll_error:
-        found.append(f"the reported log-determinant is wrong by {error:.2g} nats on average")
-    if nll_error > 0.02:
-        found.append(f"integration error {nll_error:.2g} nats in the nll: raise n_steps")
-    for line in lines:
-        if line.unit == names.OF_TESTS and line.value < P_VALUE:
-            found.append(f"laws differ: {line.name} (p = {line.value:.2g})")
-    objective = value(names.OBJECTIVE)
-    gap = value(names.DUALITY_GAP)
-    if gap > GAP * objective:
+    if facts.log_det_error > LOG_DET + 5 * facts.nll_error:
         found.append(
-            f"J_alpha not shown optimal: {objective:.4g}, of which up to {gap:.2g} too much"
+            f"the reported log-determinant is wrong by {facts.log_det_error:.2g} nats on average"
+        )
+    if facts.nll_error > 0.02:
+        found.append(f"integration error {facts.nll_error:.2g} nats in the nll: raise n_steps")
+    for name, test in facts.tests.items():
+        if test.p_value < P_VALUE:
+            found.append(f"laws differ: {name} (p = {test.p_value:.2g})")
+    known = facts.penalty
+    if known is not None and known.gap > GAP * known.objective:
+        found.append(
+            f"J_alpha not shown optimal: {known.objective:.4g}, of which up to {known.gap:.2g} "
+            "too much"
         )
     return found
+
+
+def _moved(facts: Facts) -> float:
+    return max(facts.moved, 1e-3 * facts.spread)

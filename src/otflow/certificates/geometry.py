@@ -43,6 +43,11 @@ class JacobianFacts(NamedTuple):
     asymmetry: Float[np.ndarray, " n"]
     log_det: Float[np.ndarray, " n"]
 
+    @property
+    def rms_asymmetry(self) -> float:
+        """Root mean square of `asymmetry`."""
+        return float(np.sqrt(np.mean(self.asymmetry**2)))
+
 
 def jacobian_facts(J: Float[np.ndarray, "n d d"]) -> JacobianFacts:
     """Eigenvalues, asymmetry and log-determinants of n matrices, shape (n, d, d)."""

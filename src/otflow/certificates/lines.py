@@ -5,14 +5,10 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from otflow.certificates import certificate as names
 from otflow.certificates.bounds import ASSUMPTION, lower_bound, share_interval, upper_bound
 from otflow.certificates.bracket import Bracket
 from otflow.certificates.certificate import ESTIMATED, Line, proved
-from otflow.certificates.geometry import (
-    JacobianFacts,
-    monotonicity_violations,
-)
+from otflow.certificates.geometry import JacobianFacts
 from otflow.certificates.penalty import PenaltyGap
 from otflow.certificates.sampling import Pushed
 from otflow.certificates.two_sample import TwoSample
@@ -47,7 +43,7 @@ def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
             "gap, the rest is sampling",
         ),
         Line(
-            names.EXCESS,
+            "excess transport",
             found.gap,
             (0.0, found.excess),
             label,
@@ -73,7 +69,7 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
     share = _share(bend.mean(), 2 * pushed.half_squared.mean())
     lines = [
         mean_line(
-            names.STRAIGHTNESS,
+            "straightness",
             bend,
             proved(confidence) if exact else ESTIMATED,
             SQUARED,
@@ -88,15 +84,15 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
     return lines
 
 
-def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) -> list[Line]:
-    """Is T the gradient of a convex function?"""
-    pairs = len(pushed.x) // 2
-    count = monotonicity_violations(pushed.x, pushed.y)
+def monotonicity_lines(
+    count: int, pairs: int, facts: JacobianFacts, confidence: float
+) -> list[Line]:
+    """Is T the gradient of a convex function? `count` of the `pairs` say no."""
     low, high = share_interval(count, pairs, confidence)
     k = len(facts.smallest)
     return [
         Line(
-            names.VIOLATIONS,
+            "monotonicity violations",
             count / pairs,
             (low, high),
             proved(confidence),
@@ -105,7 +101,7 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
             "has none; Clopper-Pearson interval",
         ),
         Line(
-            names.SMALLEST,
+            "smallest eigenvalue of grad T",
             float(facts.smallest.min()),
             None,
             ESTIMATED,
@@ -114,8 +110,8 @@ def monotonicity_lines(pushed: Pushed, facts: JacobianFacts, confidence: float) 
             f"{np.median(facts.smallest):.3g}; positive where T is strictly monotone",
         ),
         Line(
-            names.ASYMMETRY_OF_GRADIENT,
-            float(np.sqrt(np.mean(facts.asymmetry**2))),
+            "asymmetry of grad T",
+            facts.rms_asymmetry,
             None,
             ESTIMATED,
             "1",
@@ -129,7 +125,7 @@ def log_det_line(difference: Float[np.ndarray, " n"], nll_error: float) -> Line:
     """The flow's log-determinant against that of the Jacobian."""
     worst = float(np.max(difference)) if len(difference) else math.nan
     return Line(
-        names.LOG_DET_ERROR,
+        "log-determinant error",
         float(np.mean(difference)) if len(difference) else math.nan,
         None,
         ESTIMATED,
@@ -154,11 +150,12 @@ def invalid_line(invalid: int, checked: int, confidence: float) -> Line:
 
 def integral_line(found: Integral | None, confidence: float) -> Line:
     """The integral of the density; None where every step is a bijection."""
+    name = "integral of the density"
     if found is None:
         text = "every step of the map is a bijection of the whole space, by construction"
-        return Line(names.INTEGRAL, 1.0, (1.0, 1.0), proved(confidence), "1", text)
+        return Line(name, 1.0, (1.0, 1.0), proved(confidence), "1", text)
     return Line(
-        names.INTEGRAL,
+        name,
         found.mean,
         found.interval,
         ESTIMATED,
@@ -221,7 +218,7 @@ def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:
             found.p_value,
             None,
             ESTIMATED,
-            names.OF_TESTS,
+            "p-value",
             f"permutation test on {rows} rows a side (exact level for rows the flow was not "
             f"trained on); statistic {found.statistic:.3g}, {found.expected:.3g} under equal laws",
         )
@@ -237,7 +234,7 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
     low, high = found.objective_interval
     return [
         Line(
-            names.OBJECTIVE,
+            "J_alpha of the flow",
             found.objective,
             (low, high),
             label,
@@ -253,7 +250,7 @@ def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: flo
             "dual value at psi(y) = 1/2|y|^2 - w(y), w input-convex; does not rely on the flow",
         ),
         Line(
-            names.DUALITY_GAP,
+            "duality gap of J_alpha",
             found.gap,
             (0.0, max(found.gap, 0.0)),
             label,

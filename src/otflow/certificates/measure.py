@@ -9,11 +9,24 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.certificates import lines as write
+from otflow.certificates.bounds import lower_bound
 from otflow.certificates.bracket import Bracket, bracket
-from otflow.certificates.budget import draws, error_budget, integration_error, inverse_error
+from otflow.certificates.budget import (
+    draws,
+    error_budget,
+    integration_error,
+    inverse_error,
+    nll_error,
+)
 from otflow.certificates.certificate import BudgetItem, Line
+from otflow.certificates.findings import Facts
 from otflow.certificates.fitting import convex_values, fit_dual, gaps
-from otflow.certificates.geometry import JacobianFacts, jacobian_facts, jacobians
+from otflow.certificates.geometry import (
+    JacobianFacts,
+    jacobian_facts,
+    jacobians,
+    monotonicity_violations,
+)
 from otflow.certificates.penalty import PenaltyGap, penalty_gap
 from otflow.certificates.sampling import Pushed, Sample, push_rows, sample_density, sample_rows
 from otflow.certificates.task import Task
@@ -37,6 +50,12 @@ class Local(NamedTuple):
     jacobians: Float[np.ndarray, "k d d"]
     facts: JacobianFacts
     log_det_difference: Float[np.ndarray, " k"]
+
+    @property
+    def log_det_error(self) -> float:
+        """Its mean; NaN where there is no valid row."""
+        found = self.log_det_difference
+        return float(np.mean(found)) if len(found) else math.nan
 
 
 class Dual(NamedTuple):
@@ -136,8 +155,10 @@ def penalty(task: Task, sample: Sample, ratio: np.ndarray | None) -> PenaltyGap 
     )
 
 
-def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int) -> list[Line]:
-    """Distance of T#rho0 to the target: KL, Talagrand's bound and two-sample tests."""
+def distance_lines(
+    task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int
+) -> list[Line]:
+    """Distance of T#rho0 to the target: KL and Talagrand's bound."""
     controlled = False
     before = log_ratios(task, sample.fit)
     if task.density is not None and before is not None and ratio is not None and not invalid:
@@ -146,23 +167,50 @@ def law_lines(task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int
             controlled = bool(kl_terms(before).std() < before.std())
             ratio = kl_terms(ratio) if controlled else ratio
     normal = isinstance(task.flow.target, StandardNormal)
-    lines = write.distance_lines(ratio, invalid, controlled, normal, task.confidence)
-    return lines + _test_lines(task, sample)
+    return write.distance_lines(ratio, invalid, controlled, normal, task.confidence)
 
 
-def integral(task: Task, near: Pushed) -> Integral | None:
+def _integral(task: Task, near: Pushed) -> Integral | None:
     """Of the density; None where the potential is bijective by construction."""
     if task.flow.potential.bijective and task.flow.scheme == Conforming(task.flow.scheme.n_steps):
         return None
     return density_integral(task.flow, near.x, task.seed)
 
 
-def _test_lines(task: Task, sample: Sample) -> list[Line]:
+def facts(
+    task: Task, sample: Sample, near: Pushed, local: Local, dual: Dual, gap: PenaltyGap | None
+) -> Facts:
+    """All that findings are made from."""
+    tests, tested = _law_tests(task, sample)
+    all_rows, bend = sample.all, sample.all.straightness
+    return Facts(
+        invalid=int((~all_rows.valid).sum()),
+        checked=len(all_rows.x),
+        moved=2 * dual.bracket.half_displacement,
+        spread=float(sample.rest.x.var(axis=0).sum()),
+        excess=dual.bracket.excess,
+        violations=monotonicity_violations(all_rows.x, all_rows.y),
+        pairs=len(all_rows.x) // 2,
+        smallest=float(local.facts.smallest.min()),
+        asymmetry=local.facts.rms_asymmetry,
+        bend=float(np.mean(bend)),
+        bend_low=lower_bound(bend, (1 + task.confidence) / 2),
+        log_det_error=local.log_det_error,
+        nll_error=float(np.mean(nll_error(task.flow, near.head(1024)))),
+        integral=_integral(task, near),
+        tests=tests,
+        tested=tested,
+        penalty=gap,
+    )
+
+
+def _law_tests(task: Task, sample: Sample) -> tuple[dict[str, TwoSample], int]:
+    """Two-sample tests of T#rho0 and of the flow's law, and their rows a side."""
     held = sample.rest if task.X_holdout is None else push_rows(task.flow, task.X_holdout)
     finite = np.isfinite(held.y).all(axis=1)
     k = min(int(finite.sum()), _TEST_ROWS)
     if k < 2:
-        return []
+        return {}, k
     x, y = held.x[finite][:k], held.y[finite][:k]
     target = draws(task.flow, k, task.seed, model=False)
     model = draws(task.flow, k, task.seed + 1, model=True)
@@ -172,7 +220,7 @@ def _test_lines(task: Task, sample: Sample) -> list[Line]:
     for name, (a, b) in pairs.items():
         tests[f"{name}, MMD"] = mmd(a, b, seed=task.seed)
         tests[f"{name}, sliced W2"] = sliced_w2(a, b, seed=task.seed)
-    return write.test_lines(tests, k)
+    return tests, k
 
 
 def budget(

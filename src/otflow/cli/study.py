@@ -101,7 +101,7 @@ def _run(
     cpus: int | None,
     as_json: bool,
 ) -> None:
-    from otflow.report.studies import draw_study
+    from otflow.report.study_report import draw_study
     from otflow.studies.presets import make_study
     from otflow.studies.runner import run_study
 

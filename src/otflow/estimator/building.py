@@ -20,7 +20,6 @@ from otflow.support.extras import require
 from otflow.targets import AbstractTarget, StandardNormal
 
 SCHEMES = {"conforming": Conforming, "rk4": RK4}
-DEFAULT_STEPS = {"conforming": 4, "rk4": 8}
 BASES = ("gaussian", None)
 _ICA_ROWS = 20_000  # of them the directions are found
 _EIGENVALUE_FLOOR = 1e-3  # of the mean eigenvalue of the covariance, for the Gaussian base
@@ -35,7 +34,7 @@ def make_scheme(name: str, n_steps: int | None) -> AbstractScheme:
     if name not in SCHEMES:
         raise ValueError(f"scheme: expected one of {tuple(SCHEMES)}; got {name!r}.")
     if n_steps is None:
-        n_steps = DEFAULT_STEPS[name]
+        return SCHEMES[name]()
     check_steps(n_steps)
     return SCHEMES[name](n_steps=int(n_steps))
 

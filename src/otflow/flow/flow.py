@@ -16,7 +16,6 @@ from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.conforming import Conforming
-from otflow.schemes.rk4 import RK4
 from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget, StandardNormal
 
@@ -85,7 +84,7 @@ class Flow(eqx.Module):
         potential: Phi.
         target: rho1; the standard normal by default.
         scheme: the time discretisation; by default the conforming one with as many steps as the
-            potential has stages, and RK4 with 8 steps for a potential of any time.
+            potential has stages, and 4 for a potential of any time.
 
     Raises:
         ValueError: potential and target disagree on the dimension, or potential and scheme on the
@@ -104,7 +103,8 @@ class Flow(eqx.Module):
     ):
         self.potential = potential
         self.target = StandardNormal(potential.dim) if target is None else target
-        own = RK4() if potential.n_steps is None else Conforming(potential.n_steps)
+        steps = potential.n_steps
+        own = Conforming() if steps is None else Conforming(steps)
         self.scheme = own if scheme is None else scheme
 
     def __check_init__(self) -> None:

@@ -5,6 +5,7 @@ file, named by their path in that tree. Only the classes listed in `_CLASSES` ar
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import otflow
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
 from otflow.flow.flow_target import FlowTarget
-from otflow.model.migrations import FORMAT_VERSION, migrate
 from otflow.model.model import Model
 from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 from otflow.parallel.devices import use_all_cores
@@ -36,6 +36,7 @@ from otflow.support.files import one_line
 from otflow.support.precision import dtype_of, precision
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
+FORMAT_VERSION = 2
 _ENTRY = "otflow"  # of the header's metadata
 _DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 _CLASSES: dict[str, type[eqx.Module]] = {
@@ -249,3 +250,33 @@ def _check_fields(node: eqx.Module) -> None:
             if not isinstance(value, f.type):
                 got = getattr(value, "shape", type(value).__name__)
                 raise ValueError(f"{type(node).__name__}.{f.name}: expected {f.type}; got {got}")
+
+
+_Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
+
+
+def _network_by_default(metadata: dict[str, Any], tensors: dict[str, Any]) -> _Parts:
+    """Version 1: a file that names no potential has a residual network."""
+    settings = {"potential": "resnet"} | metadata["settings"]
+    return metadata | {"settings": settings}, tensors
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any], dict[str, Any]], _Parts]] = {1: _network_by_default}
+"""From a version to the next: MIGRATIONS[1] takes the parts of a version-1 file to version 2."""
+
+
+def migrate(metadata: dict[str, Any], tensors: dict[str, Any]) -> _Parts:
+    """Metadata and tensors of a file of any version as the present version would hold them.
+
+    Raises:
+        ValueError: the version is none, or newer than this otflow.
+        KeyError: the metadata has no version.
+    """
+    version = metadata["format_version"]
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"format version {version!r} is none")
+    if version > FORMAT_VERSION:
+        raise ValueError(f"format version {version} is newer than this otflow reads")
+    for step in range(version, FORMAT_VERSION):
+        metadata, tensors = MIGRATIONS[step](metadata, tensors)
+    return metadata | {"format_version": FORMAT_VERSION}, tensors

@@ -1,6 +1,11 @@
 """Potentials: what Phi is, with its value, gradient, Laplacian and Hessian."""
 
-from otflow.potentials.base import AbstractPotential, GradientHessian, GradientLaplacian
+from otflow.potentials.base import (
+    AbstractPotential,
+    GradientHessian,
+    GradientLaplacian,
+    SumPotential,
+)
 from otflow.potentials.conditional import (
     ConditionalGaussian,
     ConditionalResNet,
@@ -9,7 +14,6 @@ from otflow.potentials.conditional import (
 from otflow.potentials.gaussian import GaussianBase
 from otflow.potentials.resnet import ResNetPotential
 from otflow.potentials.stages import ConvexStage, ConvexStages
-from otflow.potentials.sums import SumPotential
 
 __all__ = [
     "AbstractPotential",

@@ -8,10 +8,11 @@ from jaxtyping import Float
 
 import otflow
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
+from otflow.report.figures import save_panels
 from otflow.report.study_maps import moving_maps
 from otflow.studies.result import Series, StudyResult, Z
+from otflow.studies.runner import summarise
 from otflow.studies.store import Store
-from otflow.studies.summary import summarise
 
 _TITLES = {
     "kl": ("KL to the target", "nats"),
@@ -123,3 +124,19 @@ def _numbers(result: StudyResult) -> Section:
     settings = tuple((k.replace("_", " "), str(v)) for k, v in result.settings.items())
     panels.append(Words("settings", "Settings", "", (), settings))
     return Section("Numbers and settings", "", tuple(panels))
+
+
+def draw_study(result: StudyResult, path: str | Path) -> None:
+    """One log-log panel a series: means with 95 % intervals, exact values, fitted slope.
+
+    Args:
+        result: of any study with at least one finished row.
+        path: file to write; .png, .pdf or .svg.
+
+    Raises:
+        ValueError: there is nothing to draw yet.
+    """
+    panels = series_panels(result)
+    if not panels:
+        raise ValueError("result: expected at least one finished row to draw; got none.")
+    save_panels(panels, path)

@@ -24,7 +24,7 @@ class Conforming(AbstractScheme):
     an optimiser is pushed back. `pull` solves each step's convex problem by damped Newton.
     """
 
-    n_steps: int = eqx.field(static=True, default=1)
+    n_steps: int = eqx.field(static=True, default=4)
     barrier: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:

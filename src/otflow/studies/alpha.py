@@ -4,16 +4,15 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from otflow.flow.flow import Flow
 from otflow.studies.members import Network, measure, train_members
 from otflow.studies.problems import AbstractProblem, ExactProblem
-from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
-from otflow.studies.summary import StudyResult
+from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
@@ -49,17 +48,6 @@ class AlphaStudy(AbstractStudy):
         check_seeds(self.seeds)
         check_count("evaluation", self.evaluation)
 
-    def settings(self) -> dict[str, Any]:
-        """What the results depend on."""
-        return {
-            **self.problem.settings(),
-            "alphas": list(self.alphas),
-            "seeds": list(self.seeds),
-            "network": dataclasses.asdict(self.network),
-            "config": dataclasses.asdict(self.config),
-            "evaluation": self.evaluation,
-        }
-
     def units(self) -> list[Unit]:
         """One an alpha, all seeds together; and the recovery sequence where the map is known."""
         found = []
@@ -72,7 +60,7 @@ class AlphaStudy(AbstractStudy):
                 for seed in self.seeds
             )
             after = (_name(self.alphas[i - 1]),) if i else ()
-            found.append(Unit(_name(alpha), plans, _Rung(self, i), after))
+            found.append(Unit(_name(alpha), plans, partial(self._rung, i), after))
         return found
 
     def _recovery(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
@@ -95,60 +83,42 @@ class AlphaStudy(AbstractStudy):
             values[f"{name}_se"] = float(column.std(ddof=1) / math.sqrt(len(column)))
         return [Outcome(values)]
 
-
-@dataclasses.dataclass(frozen=True)
-class _Rung:
-    """Computes the cells of one alpha."""
-
-    study: AlphaStudy
-    index: int
-
-    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
-        study, alpha = self.study, self.study.alphas[self.index]
-        starts: list[Flow | str] = [self._start(saved, seed) for seed in study.seeds]
+    def _rung(self, index: int, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        """The cells of one alpha."""
+        alpha = self.alphas[index]
+        starts: list[Flow | str] = [self._start(index, saved, seed) for seed in self.seeds]
         good = [i for i, start in enumerate(starts) if isinstance(start, Flow)]
         outcomes = [Outcome({}, error=s if isinstance(s, str) else "not computed") for s in starts]
         if not good:
             return outcomes
-        config = study.config
-        if self.index:
+        config = self.config
+        if index:
             config = dataclasses.replace(config, first_order=0)
         flows = train_members(
             [s for s in starts if isinstance(s, Flow)],
-            study.problem,
+            self.problem,
             [alpha] * len(good),
-            [1000 * study.seeds[i] + self.index for i in good],
+            [1000 * self.seeds[i] + index for i in good],
             config,
             on_step=report,
         )
-        exact = exact_values(study.problem, alpha)
+        exact = exact_values(self.problem, alpha)
         for i, flow in zip(good, flows, strict=True):
-            values = measure(flow, study.problem, alpha, study.evaluation, EVALUATION_SEED)
+            values = measure(flow, self.problem, alpha, self.evaluation, EVALUATION_SEED)
             outcomes[i] = Outcome(values | exact, flow)
         return outcomes
 
-    def _start(self, saved: Saved, seed: int) -> Flow | str:
-        study = self.study
-        if self.index == 0:
-            return study.network.start(study.problem, study.alphas[0], seed)
+    def _start(self, index: int, saved: Saved, seed: int) -> Flow | str:
+        if index == 0:
+            return self.network.start(self.problem, self.alphas[0], seed)
         try:
-            return saved.flow(cell_id(study.alphas[self.index - 1], seed))
+            return saved.flow(cell_id(self.alphas[index - 1], seed))
         except LookupError as error:
             return str(error.args[0])
 
 
-def alpha_study(
-    problem: AbstractProblem,
-    folder: str | Path | None = None,
-    *,
-    resume: bool = False,
-    budget_minutes: float | None = None,
-    progress: Any = None,
-    **options: Any,
-) -> StudyResult:
-    """Run an `AlphaStudy`; options are its fields, the rest as in `run_study`."""
-    study = AlphaStudy(problem, **options)
-    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)
+alpha_study = study_runner(AlphaStudy)
+"""Run an `AlphaStudy` of a problem; its fields are options, the rest is as in `run_study`."""
 
 
 def cell_id(alpha: float, seed: int) -> str:

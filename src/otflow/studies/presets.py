@@ -14,12 +14,8 @@ from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
 
 KINDS: dict[str, Any] = {
-    "alpha": AlphaStudy,
-    "samples": SampleStudy,
-    "width": WidthStudy,
-    "steps": StepStudy,
+    study.kind: study for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy)
 }
-_SEEDS = {"alpha": "seeds", "samples": "replicates", "width": "seeds", "steps": "seeds"}
 
 
 def make_study(
@@ -53,7 +49,7 @@ def make_study(
         )
     if seeds is not None:
         check_count("seeds", seeds)
-        fields[_SEEDS[kind]] = tuple(range(seeds))
+        fields[KINDS[kind].replicates_are] = tuple(range(seeds))
     fields |= changes
     known = {f.name for f in dataclasses.fields(KINDS[kind])}
     if unknown := set(fields) - known:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -12,12 +12,22 @@ from otflow.data.preprocessing import Standardizer
 from otflow.flow.flow import Flow
 from otflow.model.modelfile import Model, load_model, save_model
 from otflow.parallel.devices import use_all_cores
+from otflow.studies.alpha_summary import summarise_alpha
 from otflow.studies.cell import Cell
 from otflow.studies.members import fault
+from otflow.studies.result import StudyResult
+from otflow.studies.samples_summary import summarise_samples
+from otflow.studies.steps_summary import summarise_steps
 from otflow.studies.store import Store
-from otflow.studies.summary import StudyResult, summarise
+from otflow.studies.width_summary import summarise_width
 from otflow.support.checks import check_number
 
+_SUMMARIES: dict[str, Callable[..., StudyResult]] = {
+    "alpha": summarise_alpha,
+    "samples": summarise_samples,
+    "steps": summarise_steps,
+    "width": summarise_width,
+}
 _WAIT = 0.5  # seconds between looks at a unit that another process computes
 
 
@@ -87,13 +97,21 @@ class Saved:
 
 
 class AbstractStudy(abc.ABC):
-    """A plan of units, and the settings that identify it in a store."""
+    """A dataclass with a problem: a plan of units, and what identifies it in a store."""
 
+    problem: Any
     kind: ClassVar[str]
+    replicates_are: ClassVar[str] = "seeds"  # the field with one seed a replicate
 
-    @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the results depend on, as JSON knows it."""
+        """What the results depend on: what the problem says of itself, and every other field."""
+        found = self.problem.settings()
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.name != "problem":
+                plain = dataclasses.is_dataclass(value)
+                found[field.name] = dataclasses.asdict(value) if plain else value
+        return found
 
     @abc.abstractmethod
     def units(self) -> list[Unit]:
@@ -163,6 +181,25 @@ def run_study(
         return summarise(store.settings, store.cells(), total)
 
 
+def study_runner(kind: Callable[..., AbstractStudy]) -> Callable[..., StudyResult]:
+    """The function that makes a study of its fields, runs it and sums it up."""
+
+    def run(
+        problem: Any,
+        folder: str | Path | None = None,
+        *,
+        resume: bool = False,
+        budget_minutes: float | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> StudyResult:
+        """Run a study of a problem; options are its fields, the rest is as in `run_study`."""
+        given = {"resume": resume, "budget_minutes": budget_minutes, "progress": progress}
+        return run_study(kind(problem, **options), folder, **given)  # type: ignore[arg-type]
+
+    return run
+
+
 def load_study(folder: str | Path) -> StudyResult:
     """The summary of what a store holds, without computing anything.
 
@@ -171,6 +208,18 @@ def load_study(folder: str | Path) -> StudyResult:
     """
     with Store.open(folder) as store:
         return summarise(store.settings, store.cells(), None)
+
+
+def summarise(settings: dict[str, Any], cells: Sequence[Cell], planned: int | None) -> StudyResult:
+    """The summary of a study's cells.
+
+    Raises:
+        ValueError: a kind that this version does not know.
+    """
+    kind = settings.get("kind")
+    if kind not in _SUMMARIES:
+        raise ValueError(f"kind: expected one of {tuple(_SUMMARIES)}; got {kind!r}.")
+    return _SUMMARIES[kind](settings, cells, planned)
 
 
 def _run(store: Store, units: list[Unit], budget: float | None, progress: Progress) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -13,8 +13,7 @@ from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.information import effective_parameters
 from otflow.studies.members import Network, point_objective, train_members
 from otflow.studies.problems import AbstractProblem, DataProblem
-from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
-from otflow.studies.summary import StudyResult
+from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
@@ -60,6 +59,7 @@ class SampleStudy(AbstractStudy):
     pool: int = 2**22
 
     kind: ClassVar[str] = "samples"
+    replicates_are: ClassVar[str] = "replicates"
 
     def __post_init__(self) -> None:
         check_increasing("sizes", self.sizes)
@@ -78,15 +78,6 @@ class SampleStudy(AbstractStudy):
         if known and self.pool < 16 * self.sizes[-1]:
             raise ValueError(f"pool: expected at least 16 * {self.sizes[-1]}; got {self.pool}.")
 
-    def settings(self) -> dict[str, Any]:
-        """What the results depend on."""
-        fields = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "problem"
-        }
-        for name in ("network", "optimum"):
-            fields[name] = dataclasses.asdict(fields[name])
-        return {**self.problem.settings(), **fields}
-
     def units(self) -> list[Unit]:
         """The class optimum, the spread at it, and all replicates of each N."""
         alpha = self.alpha
@@ -97,7 +88,7 @@ class SampleStudy(AbstractStudy):
             plans = tuple(
                 Plan(f"N={n},replicate={r}", {"n": n, "replicate": r}, r) for r in self.replicates
             )
-            found.append(Unit(f"N={n}", plans, _Replicates(self, n), ("optimum",)))
+            found.append(Unit(f"N={n}", plans, partial(self._replicates, n), ("optimum",)))
         return found
 
     def sample(self, seed: int, n: int) -> Float[np.ndarray, "n d"]:
@@ -186,35 +177,28 @@ class SampleStudy(AbstractStudy):
             outcomes.append(Outcome({"sd": sd, "sd_se": sd / math.sqrt(2 * (k - 1)), "sets": k}))
         return outcomes
 
-
-@dataclasses.dataclass(frozen=True)
-class _Replicates:
-    """Computes theta_N for all replicates of one N."""
-
-    study: SampleStudy
-    n: int
-
     @_INFINITE
-    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
-        study, alpha = self.study, self.study.alpha
+    def _replicates(self, n: int, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        """theta_N for all replicates of one N."""
+        alpha = self.alpha
         best = saved.flow("optimum")
-        data = np.stack([study.training_set(self.n, r) for r in study.replicates])
+        data = np.stack([self.training_set(n, r) for r in self.replicates])
         config = EnsembleConfig(
-            first_order=0, natural=study.steps, natural_rows=self.n, damping=1e-4, monotone=True
+            first_order=0, natural=self.steps, natural_rows=n, damping=1e-4, monotone=True
         )
         k = len(data)
         flows = train_members(
             [best] * k,
-            study.problem,
+            self.problem,
             [alpha] * k,
-            study.replicates,
+            self.replicates,
             config,
             data,
-            guard=study.guard(),
+            guard=self.guard(),
             on_step=report,
         )
-        x = study.sample(_POPULATION_SEED, study.evaluation)
-        population, entropy = point_objective(best, x, alpha), study.entropy()
+        x = self.sample(_POPULATION_SEED, self.evaluation)
+        population, entropy = point_objective(best, x, alpha), self.entropy()
         outcomes = []
         for flow, rows in zip(flows, data, strict=True):
             loss, at_best = (point_objective(f, rows, alpha) for f in (flow, best))
@@ -234,15 +218,5 @@ class _Replicates:
         return outcomes
 
 
-def sample_study(
-    problem: AbstractProblem,
-    folder: str | Path | None = None,
-    *,
-    resume: bool = False,
-    budget_minutes: float | None = None,
-    progress: Any = None,
-    **options: Any,
-) -> StudyResult:
-    """Run a `SampleStudy`; options are its fields, the rest as in `run_study`."""
-    study = SampleStudy(problem, **options)
-    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)
+sample_study = study_runner(SampleStudy)
+"""Run a `SampleStudy` of a problem; its fields are options, the rest is as in `run_study`."""

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from otflow.schemes import RK4
 from otflow.studies.alpha import EVALUATION_SEED, check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, measure, train_members
 from otflow.studies.problems import ExactProblem
-from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
-from otflow.studies.summary import StudyResult
+from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
@@ -66,15 +65,6 @@ class StepStudy(AbstractStudy):
         for name in ("width", "evaluation", "rows"):
             check_count(name, getattr(self, name))
 
-    def settings(self) -> dict[str, Any]:
-        """What the results depend on."""
-        fields = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "problem"
-        }
-        for name in ("rk4_network", "rk4_config", "config"):
-            fields[name] = dataclasses.asdict(fields[name])
-        return {**self.problem.settings(), **fields}
-
     def units(self) -> list[Unit]:
         """The rk4 flows, their errors, and the conforming flows of each K."""
         trained = tuple(Plan(f"rk4,seed={s}", {"seed": s}, s) for s in self.seeds)
@@ -92,7 +82,7 @@ class StepStudy(AbstractStudy):
                 Plan(f"conforming,steps={k},seed={s}", {"conforming": k, "seed": s}, s)
                 for s in self.seeds
             )
-            found.append(Unit(f"conforming,steps={k}", plans, _Conforming(self, k)))
+            found.append(Unit(f"conforming,steps={k}", plans, partial(self._conforming, k)))
         return found
 
     def _train_rk4(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
@@ -123,35 +113,20 @@ class StepStudy(AbstractStudy):
                 outcomes.append(Outcome({"nll_error": float(error.mean())}))
         return outcomes
 
-
-@dataclasses.dataclass(frozen=True)
-class _Conforming:
-    """Flows of K conforming steps, trained and measured."""
-
-    study: StepStudy
-    n_steps: int
-
-    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
-        study, alpha = self.study, self.study.alpha
-        network = Network(study.width, 0 if self.n_steps == 1 else 1, self.n_steps)
-        flows = network.train(study.problem, alpha, study.seeds, study.config, on_step=report)
-        exact = exact_values(study.problem, alpha)
+    def _conforming(
+        self, n_steps: int, saved: Saved, report: Callable[[int], None]
+    ) -> list[Outcome]:
+        """Flows of K conforming steps, trained and measured."""
+        alpha = self.alpha
+        network = Network(self.width, 0 if n_steps == 1 else 1, n_steps)
+        flows = network.train(self.problem, alpha, self.seeds, self.config, on_step=report)
+        exact = exact_values(self.problem, alpha)
         outcomes = []
         for flow in flows:
-            values = measure(flow, study.problem, alpha, study.evaluation, EVALUATION_SEED)
+            values = measure(flow, self.problem, alpha, self.evaluation, EVALUATION_SEED)
             outcomes.append(Outcome(values | exact, flow))
         return outcomes
 
 
-def step_study(
-    problem: ExactProblem,
-    folder: str | Path | None = None,
-    *,
-    resume: bool = False,
-    budget_minutes: float | None = None,
-    progress: Any = None,
-    **options: Any,
-) -> StudyResult:
-    """Run a `StepStudy`; options are its fields, the rest as in `run_study`."""
-    study = StepStudy(problem, **options)
-    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)
+step_study = study_runner(StepStudy)
+"""Run a `StepStudy` of a problem; its fields are options, the rest is as in `run_study`."""

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +14,7 @@ from otflow.flow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
 from otflow.studies.problems import ExactProblem
-from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, run_study
-from otflow.studies.summary import StudyResult
+from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
@@ -67,17 +66,6 @@ class WidthStudy(AbstractStudy):
         for name in ("starts", "n", "steps", "evaluation"):
             check_count(name, getattr(self, name))
 
-    def settings(self) -> dict[str, Any]:
-        """What the results depend on."""
-        fields = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "problem"
-        }
-        return {
-            **self.problem.settings(),
-            **fields,
-            "config": dataclasses.asdict(self.config),
-        }
-
     def units(self) -> list[Unit]:
         """For each width all starts on fresh points, then all sample sets from the best."""
         found = []
@@ -91,8 +79,8 @@ class WidthStudy(AbstractStudy):
                 for s in self.seeds
             )
             name = f"class,width={width}"
-            found.append(Unit(name, first, _Class(self, width)))
-            found.append(Unit(f"width={width}", second, _Discrete(self, width), (name,)))
+            found.append(Unit(name, first, partial(self._fresh, width)))
+            found.append(Unit(f"width={width}", second, partial(self._discrete, width), (name,)))
         return found
 
     def start_id(self, width: int, start: int) -> str:
@@ -113,75 +101,49 @@ class WidthStudy(AbstractStudy):
             found.append(values | known)
         return found
 
-
-@dataclasses.dataclass(frozen=True)
-class _Class:
-    """Flows of one width trained on fresh points."""
-
-    study: WidthStudy
-    width: int
-
-    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
-        study = self.study
-        network = Network(self.width, study.depth, study.n_steps)
+    def _fresh(self, width: int, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        """Flows of one width trained on fresh points."""
+        network = Network(width, self.depth, self.n_steps)
         flows = network.train(
-            study.problem, study.alpha, range(study.starts), study.config, on_step=report
+            self.problem, self.alpha, range(self.starts), self.config, on_step=report
         )
-        return [Outcome(v, f) for v, f in zip(study.values(flows), flows, strict=True)]
+        return [Outcome(v, f) for v, f in zip(self.values(flows), flows, strict=True)]
 
-
-@dataclasses.dataclass(frozen=True)
-class _Discrete:
-    """Minimisers of J_N from the flows of the class."""
-
-    study: WidthStudy
-    width: int
-
-    def __call__(self, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
-        study = self.study
-        exact = study.problem.reference(study.alpha)
-        starts = [self._best(saved)] * len(study.seeds)
-        data = np.stack([exact.sample(50_000_000 + seed, study.n) for seed in study.seeds])
+    def _discrete(self, width: int, saved: Saved, report: Callable[[int], None]) -> list[Outcome]:
+        """Minimisers of J_N from the flows of the class."""
+        exact = self.problem.reference(self.alpha)
+        starts = [self._best(width, saved)] * len(self.seeds)
+        data = np.stack([exact.sample(50_000_000 + seed, self.n) for seed in self.seeds])
         config = EnsembleConfig(
-            first_order=0, natural=study.steps, natural_rows=study.n, damping=1e-4, monotone=True
+            first_order=0, natural=self.steps, natural_rows=self.n, damping=1e-4, monotone=True
         )
         flows = train_members(
             starts,
-            study.problem,
-            [study.alpha] * len(starts),
-            study.seeds,
+            self.problem,
+            [self.alpha] * len(starts),
+            self.seeds,
             config,
             data,
             guard=exact.sample(_POPULATION_SEED + 1, 2000),
             on_step=report,
         )
         outcomes = []
-        for flow, rows, values in zip(flows, data, study.values(flows), strict=True):
-            loss = point_objective(flow, rows, study.alpha) + study.alpha * exact.log_prob(rows)
+        for flow, rows, values in zip(flows, data, self.values(flows), strict=True):
+            loss = point_objective(flow, rows, self.alpha) + self.alpha * exact.log_prob(rows)
             outcomes.append(Outcome(values | {"loss": float(loss.mean())}, flow))
         return outcomes
 
-    def _best(self, saved: Saved) -> Flow:
+    def _best(self, width: int, saved: Saved) -> Flow:
         """The start that came lowest, of those that did not fail."""
         reached = {}
-        for start in range(self.study.starts):
-            cell_id = self.study.start_id(self.width, start)
+        for start in range(self.starts):
+            cell_id = self.start_id(width, start)
             with contextlib.suppress(LookupError):
                 reached[cell_id] = saved.values(cell_id)["objective"]
         if not reached:
-            raise LookupError(f"needs a start of width {self.width}, all of which failed")
+            raise LookupError(f"needs a start of width {width}, all of which failed")
         return saved.flow(min(reached, key=reached.__getitem__))
 
 
-def width_study(
-    problem: ExactProblem,
-    folder: str | Path | None = None,
-    *,
-    resume: bool = False,
-    budget_minutes: float | None = None,
-    progress: Any = None,
-    **options: Any,
-) -> StudyResult:
-    """Run a `WidthStudy`; options are its fields, the rest as in `run_study`."""
-    study = WidthStudy(problem, **options)
-    return run_study(study, folder, resume=resume, budget_minutes=budget_minutes, progress=progress)
+width_study = study_runner(WidthStudy)
+"""Run a `WidthStudy` of a problem; its fields are options, the rest is as in `run_study`."""

@@ -65,14 +65,15 @@ class Watch:
         if path.exists() and not self.resume:
             raise FileExistsError(f"{path} holds a run: resume it, or remove the file.")
 
-    def open(self, identity: dict[str, Any]) -> "Checkpoint | None":
+    def open(self, identity: dict[str, Any]) -> "Checkpoint":
         """The checkpoint of a run that is what `identity` says: its settings and its data.
+
+        Only where there is to be one.
 
         Raises:
             ValueError: the file holds another run, naming what differs, or is damaged.
         """
-        if self.checkpoint is None:
-            return None
+        assert self.checkpoint is not None
         path = Path(self.checkpoint)
         identity = json.loads(to_json(identity))  # as it comes back from a file
         sections = _read(path, identity) if self.resume and path.exists() else {}
