@@ -22,6 +22,7 @@ _TITLES = {
     "sd": ("Standard deviation of J_N", "squared units"),
     "loss_gap": ("J(theta*) - J_N(theta_N)", "squared units"),
     "population_gap": ("J(theta_N) - J(theta*)", "squared units"),
+    "integral": ("Integral of the density", ""),
     "nll_error": ("Mean error of the nll", "nats"),
 }
 

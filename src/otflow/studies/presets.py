@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from otflow.studies.alpha import AlphaStudy
+from otflow.studies.density import DensityStudy
 from otflow.studies.members import Network
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy
@@ -14,7 +15,7 @@ from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
 
 KINDS: dict[str, Any] = {
-    study.kind: study for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy)
+    study.kind: study for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy)
 }
 
 
@@ -28,7 +29,7 @@ def make_study(
     """A study at its standard size.
 
     Args:
-        kind: "alpha", "samples", "width" or "steps".
+        kind: "alpha", "samples", "width", "steps" or "density".
         problem: what to study.
         seeds: replicates a cell; None for the standard number.
         demo: the small size.
@@ -65,6 +66,7 @@ def _full(kind: str, dim: int) -> dict[str, Any]:
 
 
 _DEMO: dict[str, dict[str, Any]] = {
+    "density": {"steps": (10, 100), "seeds": (0, 1), "evaluation": 20_000},
     "alpha": {
         "alphas": (1.0, 10.0, 30.0, 100.0),
         "seeds": (0, 1),

@@ -14,6 +14,7 @@ from otflow.model.modelfile import Model, load_model, save_model
 from otflow.parallel.devices import use_all_cores
 from otflow.studies.alpha_summary import summarise_alpha
 from otflow.studies.cell import Cell
+from otflow.studies.density_summary import summarise_density
 from otflow.studies.members import fault
 from otflow.studies.result import StudyResult
 from otflow.studies.samples_summary import summarise_samples
@@ -24,6 +25,7 @@ from otflow.support.checks import check_number
 
 _SUMMARIES: dict[str, Callable[..., StudyResult]] = {
     "alpha": summarise_alpha,
+    "density": summarise_density,
     "samples": summarise_samples,
     "steps": summarise_steps,
     "width": summarise_width,
