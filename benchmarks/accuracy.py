@@ -7,7 +7,6 @@ Problem: rotated product of d copies of 0.4 N(-2, 0.5^2) + 0.6 N(1.5, 0.7^2) to 
 """
 
 import argparse
-import json
 import platform
 import time
 import warnings
@@ -20,6 +19,7 @@ from otflow import OTFlow, use_all_cores
 from otflow.flow.evaluation import evaluate
 from otflow.flow.flow import Flow
 from otflow.reference import product_mixture
+from otflow.support.jsontext import json_text
 from otflow.support.precision import cast
 from otflow.targets import RotatedProduct
 
@@ -136,7 +136,7 @@ def main() -> None:
         row = run(scheme, dim, alpha, seed, 100_000 if given.quick else 1_000_000, settings)
         if given.json:
             with open(given.json, "a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json_text(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ All W2 are exact discrete transport on equally many rows (`floor` has fewer: its
 
 import argparse
 import itertools
-import json
 import os
 import platform
 import time
@@ -26,6 +25,7 @@ from scipy.spatial import cKDTree
 from otflow import datasets, transport_between
 from otflow.estimator.between import sample_w2
 from otflow.reference import discrete
+from otflow.support.jsontext import json_text
 from tables import DATA
 
 SETS = {"embryoid_body": datasets.embryoid_body, "sc_lineage_2d": datasets.sc_lineage_2d}
@@ -138,7 +138,7 @@ def main() -> None:
                 if given.json:
                     with open(given.json, "a") as file:
                         found = {"set": name, "from": a, "to": b, "seed": seed} | rows[-1]
-                        file.write(json.dumps(found) + "\n")
+                        file.write(json_text(found) + "\n")
             print(line(f"{name} {a:g} to {b:g}", rows), flush=True)
 
 

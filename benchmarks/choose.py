@@ -20,6 +20,7 @@ import numpy as np
 
 from otflow import OTFlow
 from otflow.datasets.tables import Table
+from otflow.support.jsontext import json_text
 from peers.base import interval
 from tables import DATA, LOADERS
 from tabular import VALIDATION_ROWS
@@ -101,7 +102,7 @@ def main() -> None:
             print(rows[-1], flush=True)
             if given.json:
                 with open(given.json, "a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                    file.write(json_text(rows[-1]) + "\n")
     print(table(rows, COLUMNS))
 
 

@@ -7,7 +7,6 @@ Moons given their half circle, and (where the file is there) gas turbine given t
 """
 
 import argparse
-import json
 import platform
 import time
 import warnings
@@ -21,6 +20,7 @@ from scipy.stats import multivariate_normal
 from otflow import OTFlow
 from otflow.datasets import labelled_moons, labelled_moons_log_prob
 from otflow.estimator.building import regression
+from otflow.support.jsontext import json_text
 
 GAS_TURBINE = Path(__file__).resolve().parents[2] / "shared" / "data" / "gas_turbine.npz"
 NAMES = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP", "TEY", "CO", "NOX")
@@ -128,7 +128,7 @@ def main() -> None:
         row = run(given.quick)
         if given.json:
             with open(given.json, "a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json_text(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from otflow.certificates import certify_model
 from otflow.certificates.budget import trainable_parameters
 from otflow.certificates.two_sample import mmd
 from otflow.datasets.tables import Table
+from otflow.support.jsontext import json_text
 from peers.base import Setup, interval
 from peers.registry import entries
 from tables import DATA, LOADERS
@@ -194,7 +195,7 @@ def main() -> None:
         print(f"\n{row['method']}, nll against minutes: {text}")
     if given.json:
         with open(given.json, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in found)
+            file.writelines(json_text(row) + "\n" for row in found)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import numpy as np
 from otflow import OTFlow, datasets
 from otflow.datasets import MapPair
 from otflow.potentials import GaussianBase
+from otflow.support.jsontext import json_text
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture
 from tables import DATA
@@ -195,7 +196,7 @@ def main() -> None:
         if given.json:
             with open(given.json, "a") as file:
                 found = {"d": dim, "method": method, "minutes": given.minutes} | row
-                file.write(json.dumps(found) + "\n")
+                file.write(json_text(found) + "\n")
 
 
 def _mean(x: np.ndarray) -> np.ndarray:

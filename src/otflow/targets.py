@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.parallel.devices import use_all_cores
 from otflow.potentials.base import check_points
+from otflow.support.memory import check_fits
 from otflow.support.precision import precision
 
 
@@ -81,7 +82,8 @@ class StandardNormal(AbstractTarget):
         return -0.5 * jnp.sum(y * y, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """n draws, shape (n, d)."""
+        """n draws, shape (n, d); MemoryError where they do not fit."""
+        check_fits("n", n, self.dim)
         return jax.random.normal(key, (n, self.dim))
 
     def moments(self) -> Moments:
@@ -140,7 +142,8 @@ class GaussianMixture(AbstractTarget):
         return logsumexp(exponents, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """n draws, shape (n, d)."""
+        """n draws, shape (n, d); MemoryError where they do not fit."""
+        check_fits("n", n, self.dim)
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, self.log_weights, shape=(n,))
         noise = jax.random.normal(key_noise, (n, self.dim))
@@ -243,7 +246,8 @@ class RotatedProduct(AbstractTarget):
         return jnp.sum(factors, axis=1)
 
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """n draws, shape (n, d)."""
+        """n draws, shape (n, d); MemoryError where they do not fit."""
+        check_fits("n", n, self.dim)
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, self.log_weights, shape=(n, self.dim))
         rows = jnp.arange(self.dim)

@@ -563,12 +563,12 @@ class TestKills:
         code = (
             "import sqlite3, otflow.studies.store as module\n"
             "module._SCHEMA = (*module._SCHEMA[:1], 'SELECT die()')\n"
-            "connect = module._connect\n"
+            "connect = module.connect\n"
             "def dying(*args):\n"
             "    connection = connect(*args)\n"
             "    connection.create_function('die', 0, lambda: os.kill(os.getpid(), 9))\n"
             "    return connection\n"
-            "module._connect = dying\n"
+            "module.connect = dying\n"
             "Store.create(sys.argv[1], {})\n"
         )
         child = start(code, tmp_path)

@@ -3,10 +3,11 @@
 import os
 import stat
 import tempfile
+from pathlib import Path
 
 import pytest
 
-from otflow.support.files import atomic_path, check_writable
+from otflow.support.files import PIPE, atomic_path, check_apart, check_writable
 
 
 def names(folder):
@@ -99,3 +100,56 @@ def test_the_longest_name_works(tmp_path):
     with atomic_path(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+NAMES = {
+    "the same": lambda path: path,
+    "relative": lambda path: Path("data/x.csv"),
+    "roundabout": lambda path: Path("data/../data/./x.csv"),
+    "symbolic link": lambda path: linked(path, "symlink_to"),
+    "hard link": lambda path: linked(path, "hardlink_to"),
+    "through a folder's link": lambda path: linked(path.parent, "symlink_to") / "x.csv",
+}
+
+
+class TestApart:
+    """An output that is an input, by whatever name, is refused; a neighbour is not."""
+
+    @pytest.fixture
+    def inputs(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "data").mkdir()
+        path = tmp_path / "data" / "x.csv"
+        path.write_text("a\n1\n")
+        return {"DATA": path, "--config": None}
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_one_file_has_many_names(self, inputs, name):
+        out = NAMES[name](inputs["DATA"])
+        told = r"^--out: expected another file than DATA, which it would replace; got .*x\.csv\.$"
+        with pytest.raises(ValueError, match=told.replace("x", "(x|link)")):
+            check_apart({"--log": None, "--out": out}, inputs)
+
+    def test_neighbours_and_pipes_are_others(self, inputs):
+        copy = inputs["DATA"].with_name("y.csv")
+        copy.write_text(inputs["DATA"].read_text())
+        check_apart({"--out": copy, "--log": Path("x.csv")}, inputs)
+        check_apart({"--out": PIPE}, {"DATA": PIPE})
+
+    def test_one_of_many(self, inputs):
+        with pytest.raises(ValueError, match="--out: expected another file than DATA"):
+            check_apart({"--out": inputs["DATA"]}, {"DATA": [Path("none"), inputs["DATA"]]})
+        with pytest.raises(ValueError, match="--figures: expected another file than DATA"):
+            check_apart({"--figures": [Path("none"), inputs["DATA"]]}, inputs)
+
+    @pytest.mark.parametrize("dangling", [False, True])
+    def test_two_outputs_that_do_not_exist_yet(self, inputs, dangling):
+        other = linked(Path.cwd() / "new", "symlink_to") if dangling else Path("data/../new")
+        with pytest.raises(ValueError, match="--log: expected another file than --out"):
+            check_apart({"--out": Path("new"), "--log": other}, inputs)
+
+
+def linked(path, how):
+    link = Path.cwd() / f"link{path.suffix}"
+    getattr(link, how)(path)
+    return link

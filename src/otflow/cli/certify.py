@@ -1,6 +1,5 @@
 """`otflow certify`: how optimal a model is, on a table it was not trained on."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -28,7 +28,7 @@ def certify(
     rows = check_data(estimator, matching(estimator, read_input(data)))
     found = certify_model(estimator, rows, seconds=seconds, seed=seed)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        typer.echo(json_text(found.to_dict()))
     else:
         _print(found)
 

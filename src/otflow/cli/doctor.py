@@ -1,16 +1,16 @@
 """`otflow doctor`: is this installation fit to run otflow?"""
 
 import importlib.util
-import json
 import os
 import platform
-import re
 from importlib import metadata
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from otflow.parallel.cores import cores_in_reach
+from otflow.support.installation import jaxlib_fault
+from otflow.support.jsontext import json_text
 
 _PACKAGES = ("otflow", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "safetensors")
 _EXTRAS = {
@@ -22,8 +22,6 @@ _EXTRAS = {
     "export": "flatbuffers",
     "report": "plotly",
 }
-# of jaxlib; see tests/test_jaxlib_hazard.py
-_FIRST_GOOD, _FIRST_BAD, _GOOD_AGAIN = (0, 8, 1), (0, 10, 0), (0, 11, 1)
 _THREADS = ("XLA_FLAGS", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_ENABLE_X64")
 
 
@@ -42,7 +40,7 @@ def doctor(
     checks = [*_versions(), *_devices(), *_threads(), *_extras()]
     bad = any(check.state == "bad" for check in checks)
     if as_json:
-        typer.echo(json.dumps({"ok": not bad, "checks": [c._asdict() for c in checks]}))
+        typer.echo(json_text({"ok": not bad, "checks": [c._asdict() for c in checks]}))
     else:
         for check in checks:
             typer.echo(f"{check.state:<5}{check.name}: {check.found}")
@@ -60,16 +58,6 @@ def _versions() -> list[Check]:
         bad = jaxlib_fault(version) if name == "jaxlib" else None
         found.append(Check(name, "bad" if bad else "ok", f"{version}{f': {bad}' if bad else ''}"))
     return found
-
-
-def jaxlib_fault(version: str) -> str | None:
-    """What is known to be wrong with a version of jaxlib."""
-    parts = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-    if _FIRST_BAD <= parts < _GOOD_AGAIN:
-        return "deadlocks in batched LAPACK calls; install jaxlib 0.9.2 or at least 0.11.1"
-    if parts < _FIRST_GOOD:
-        return "older than otflow is tested with; install jaxlib>=0.8.1"
-    return None
 
 
 def _devices() -> list[Check]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
 
 
 def clean_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -20,7 +21,7 @@ def clean_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except BrokenPipeError:  # the reader of our output has left: the shell's business
             raise
-        except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        except _EXPECTED as error:
             fail(str(error))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:

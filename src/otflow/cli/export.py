@@ -1,12 +1,12 @@
 """`otflow export`: a model's map as a StableHLO program."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -19,10 +19,11 @@ def export(
     """Write a map of MODEL, in the data's own units, as a program that JAX runs without otflow."""
     from otflow.model.export import export_program
     from otflow.model.modelfile import load_model
-    from otflow.support.files import atomic_path, check_writable
+    from otflow.support.files import atomic_path, check_apart, check_writable
     from otflow.support.precision import dtype_of
 
     check_writable(out)
+    check_apart({"--out": out}, {"MODEL": model})
     loaded = load_model(model)
     program = export_program(loaded, what)  # type: ignore[arg-type]
     with atomic_path(out) as temporary:
@@ -30,4 +31,4 @@ def export(
     dtype = str(dtype_of(loaded.flow.potential))
     found = {"out": str(out), "what": what, "dtype": dtype, "shape": ["n", loaded.flow.dim]}
     text = f"{out}: {what} of (n, {loaded.flow.dim}) {dtype} rows, {len(program)} bytes."
-    typer.echo(json.dumps(found) if as_json else text)
+    typer.echo(json_text(found) if as_json else text)

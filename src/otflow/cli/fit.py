@@ -1,7 +1,6 @@
 """`otflow fit`: train on a table and write a model file."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import typer
 
 from otflow.cli.config import load_config, to_toml
 from otflow.cli.errors import clean_errors, fail
+from otflow.support.jsontext import json_text
 
 _NOT_SETTINGS = {
     *("data", "out", "seed", "columns", "checkpoint", "checkpoint_every", "resume"),
@@ -93,12 +93,15 @@ def fit(
     """
     options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
+    from otflow.data.shards import shard_files
     from otflow.estimator.estimator import OTFlow, TrainingDivergedError
     from otflow.parallel.job import is_first
-    from otflow.support.files import check_writable
+    from otflow.support.files import check_apart, check_writable
     from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
+    outputs = {"--out": out, "--log": log, "--checkpoint": checkpoint}
+    check_apart(outputs, {"DATA": shard_files(data) if stream else data, "--config": config})
     with _job() if distributed else contextlib.nullcontext():
         rows, size = _rows(data, columns, stream)
         model = OTFlow(random_state=seed, **settings)
@@ -121,7 +124,7 @@ def fit(
             return
         model.save(out)
         found = _summary(model, size, out)
-        typer.echo(json.dumps(found | {"options": _plain(options)}) if as_json else _text(found))
+        typer.echo(json_text(found | {"options": _plain(options)}) if as_json else _text(found))
 
 
 @contextlib.contextmanager

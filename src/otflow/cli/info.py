@@ -1,6 +1,5 @@
 """`otflow info`: what a model file says of itself."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -21,7 +21,7 @@ def info(
     header = read_model_header(model)
     found = _found(model, header.document, header.tensors)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json_text(found))
         return
     for name, value in found.items():
         if isinstance(value, dict):

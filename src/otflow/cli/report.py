@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -41,14 +42,19 @@ def report(
 ) -> None:
     """Write one HTML file that opens offline: what was trained or studied, and how good it is."""
     from otflow.report.page import write_page
+    from otflow.studies.store import study_files
     from otflow.support.extras import require
-    from otflow.support.files import check_writable
+    from otflow.support.files import check_apart, check_writable
 
     start = time.perf_counter()
     require("plotly", "report")
     if figures is not None:
         require("matplotlib", "report")
     check_writable(out)
+    pictures = None if figures is None else list(figures.glob("*.pdf"))
+    read = study_files(target) if target.is_dir() else target
+    inputs = {"MODEL_OR_STUDY": read, "DATA": data, "--certificate": certificate}
+    check_apart({"--out": out, "--figures": pictures}, inputs)
     options = {"image": image, "certificate": certificate, "truth": truth}
     if target.is_dir():
         given = [name for name, value in options.items() if value is not None]
@@ -65,7 +71,7 @@ def report(
         save_figures(document, figures)
     size, took = out.stat().st_size, time.perf_counter() - start
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "bytes": size, "seconds": took}))
+        typer.echo(json_text({"out": str(out), "bytes": size, "seconds": took}))
     else:
         also = "" if figures is None else f", figures in {figures}"
         typer.echo(f"{out}: {size / 1e6:.1f} MB, {took:.0f} s{also}.")

@@ -1,12 +1,12 @@
 """`otflow sample`: draw from a model file into a table."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -19,17 +19,15 @@ def sample(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw N samples from MODEL, in the data's own units and columns."""
+    """Draw N samples from MODEL, in the data's own units and columns, in bounded memory."""
     from otflow.cli.tables import PIPE, check_target, write_output
-    from otflow.data.tables import Table
     from otflow.estimator.loading import load
 
-    check_target(out)
+    check_target(out, {"MODEL": model})
     flow = load(model)
-    samples = flow.sample(n, random_state=seed)
-    write_output(out, Table(samples, flow.columns_))
+    write_output(out, flow.columns_, n, flow.sample_pieces(n, random_state=seed))
     if as_json:
         found = {"out": str(out), "rows": n, "columns": list(flow.columns_), "seed": seed}
-        typer.echo(json.dumps(found), err=out == PIPE)
+        typer.echo(json_text(found), err=out == PIPE)
     elif out != PIPE:
-        typer.echo(f"{out}: {n} samples, {samples.shape[1]} columns.")
+        typer.echo(f"{out}: {n} samples, {len(flow.columns_)} columns.")

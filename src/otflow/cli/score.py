@@ -1,13 +1,15 @@
 """`otflow score`: log-densities of a table under a model."""
 
-import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from jaxtyping import Float
 
 from otflow.cli.errors import clean_errors
+from otflow.support.jsontext import json_text
 
 
 @clean_errors
@@ -25,21 +27,49 @@ def score(
 ) -> None:
     """Print the mean log-density of DATA under MODEL with its 95 % interval, in nats."""
     from otflow.cli.tables import PIPE, check_target, matching, read_input, write_output
-    from otflow.data.tables import Table
     from otflow.estimator.loading import load
 
     if out is not None:
-        check_target(out)
+        check_target(out, {"MODEL": model, "DATA": data})
     flow = load(model)
     log_prob = flow.score_samples(matching(flow, read_input(data, columns), columns))
     if out is not None:
-        write_output(out, Table(log_prob[:, None], ("log_prob",)))
-    n = log_prob.size
-    mean = float(log_prob.mean())
-    half = 1.96 * float(log_prob.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    if as_json:
-        interval = [mean - half, mean + half] if n > 1 else None
-        text = json.dumps({"rows": n, "log_prob": mean, "interval_95": interval})
-    else:
-        text = f"mean log-density of {n} rows: {mean:.4f} +- {half:.4f} nats (95 %)"
-    typer.echo(text, err=out == PIPE)
+        write_output(out, ("log_prob",), log_prob.size, [log_prob[:, None]])
+    found = summary(log_prob)
+    typer.echo(json_text(found) if as_json else _text(found), err=out == PIPE)
+
+
+def summary(log_prob: Float[np.ndarray, " n"]) -> dict[str, Any]:
+    """The mean over the rows with its interval, and over those that have a density.
+
+    The log-density is -inf outside the bounds and where the map has no inverse; one such row makes
+    the mean over all -inf.
+    """
+    some = log_prob[np.isfinite(log_prob)]
+    mean = float(some.mean()) if some.size else math.nan
+    half = 1.96 * float(some.std(ddof=1)) / math.sqrt(some.size) if some.size > 1 else math.nan
+    interval = [mean - half, mean + half] if some.size > 1 else None
+    whole = some.size == log_prob.size
+    return {
+        "rows": log_prob.size,
+        "log_prob": mean if whole else float(log_prob.mean()),
+        "interval_95": interval if whole else None,
+        "without_density": log_prob.size - some.size,
+        "log_prob_of_others": mean,
+        "interval_95_of_others": interval,
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    n, without = found["rows"], found["without_density"]
+    if not without:
+        return f"mean log-density of {n} rows: {_mean(found, '')}"
+    told = f"mean log-density of {n} rows: -inf nats, {without} of them without a density"
+    others = f"; of the other {n - without}: {_mean(found, '_of_others')}"
+    return told + (others if n > without else "")
+
+
+def _mean(found: dict[str, Any], which: str) -> str:
+    mean, interval = found[f"log_prob{which}"], found[f"interval_95{which}"]
+    half = "" if interval is None else f" +- {interval[1] - mean:.4f}"
+    return f"{mean:.4f}{half} nats{'' if interval is None else ' (95 %)'}"

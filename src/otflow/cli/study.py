@@ -1,7 +1,6 @@
 """`otflow study`: the limits of the theory, measured."""
 
 import inspect
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from otflow.cli.errors import clean_errors, fail
+from otflow.support.jsontext import json_text
 
 _WIDTH = 150  # columns of the tables; a narrower terminal wraps them
 
@@ -105,7 +105,10 @@ def _run(
     from otflow.report.study_report import draw_study
     from otflow.studies.presets import make_study
     from otflow.studies.runner import run_study
+    from otflow.support.files import check_apart
 
+    picture = out / f"{kind}.png"
+    check_apart({"--out": picture}, {"--data": data})
     where = _backend(backend, address, cpus)
     study = make_study(kind, _problem(problem, dim, data), seeds, demo)
     console = Console(stderr=True)
@@ -132,7 +135,7 @@ def _run(
             fail(f"interrupted; finished cells are in {out}: continue with --resume.")
             raise typer.Exit(130) from None
     if result.rows and any(s.x for s in result.series):
-        draw_study(result, out / f"{kind}.png")
+        draw_study(result, picture)
     _print(result, as_json)
 
 
@@ -164,7 +167,7 @@ def _problem(name: str, dim: int, data: Path | None) -> Any:
 
 def _print(result: Any, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(result.to_dict()))
+        typer.echo(json_text(result.to_dict()))
         return
     console = Console()
     console.width = max(console.width, _WIDTH)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from otflow.data.tables import Table, check_output, csv_text, read_csv, read_table, write_table
-
-PIPE = Path("-")
+from otflow.data.tables import Table, check_output, read_csv, read_table
+from otflow.data.writing import Pieces, csv_pieces, write_pieces
+from otflow.support.files import PIPE, Paths, check_apart
 
 
 def read_input(path: Path, columns: str | None = None) -> Table:
@@ -18,18 +19,19 @@ def read_input(path: Path, columns: str | None = None) -> Table:
     return table if columns is None else table.select(columns.split(","))
 
 
-def check_target(path: Path) -> None:
-    """Raise if a table cannot be written there."""
+def check_target(path: Path, inputs: Mapping[str, Paths]) -> None:
+    """Raise if a table cannot be written there, or would replace an input."""
     if path != PIPE:
         check_output(path)
+    check_apart({"--out": path}, inputs)
 
 
-def write_output(path: Path, table: Table) -> None:
-    """Write a table to a file, or CSV to standard output."""
+def write_output(path: Path, names: Sequence[str], n: int, pieces: Pieces) -> None:
+    """Write a table of n rows to a file, or CSV to standard output."""
     if path == PIPE:
-        sys.stdout.write(csv_text(table))
+        sys.stdout.writelines(csv_pieces(names, pieces))
     else:
-        write_table(path, table)
+        write_pieces(path, names, n, pieces)
 
 
 def matching(flow: Any, table: Table, columns: str | None = None) -> Any:

@@ -52,7 +52,7 @@ class ShardedTable:
     def __post_init__(self) -> None:
         for name in ("piece_rows", "buffer_rows", "lanes"):
             check_count(name, getattr(self, name))
-        files = _files(self.paths)
+        files = shard_files(self.paths)
         wanted = None if self.columns is None else list(self.columns)
         pieces, first = [], None
         for number, path in enumerate(files):
@@ -105,7 +105,8 @@ class ShardedTable:
         return rows
 
 
-def _files(paths: Any) -> list[Path]:
+def shard_files(paths: Any) -> list[Path]:
+    """The files of a folder, of a pattern, or as they are given; raises as `ShardedTable`."""
     if isinstance(paths, (str, Path)):
         path = Path(paths)
         if path.is_dir():

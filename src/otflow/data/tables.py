@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from otflow.data.writing import write_pieces
 from otflow.support.extras import require
-from otflow.support.files import atomic_path, check_writable, one_line
+from otflow.support.files import check_writable, one_line
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
@@ -81,11 +82,6 @@ def read_csv(content: bytes, name: str) -> Table:
     return _read_frame(Path(f"{name}.csv"), content)
 
 
-def csv_text(table: Table) -> str:
-    """What `write_table` writes into a CSV file."""
-    return _named(table).frame().write_csv()
-
-
 def check_output(path: str | Path) -> Path:
     """The path, if a table can be written there: known suffix, writable folder.
 
@@ -99,20 +95,8 @@ def check_output(path: str | Path) -> Path:
 def write_table(path: str | Path, table: Table) -> None:
     """Write a table, atomically, in the format that the suffix names."""
     path = check_output(path)
-    with atomic_path(path) as temporary:
-        if path.suffix == ".npy":
-            np.save(temporary, table.values)
-        elif path.suffix == ".npz":
-            np.savez_compressed(temporary, X=table.values)
-        else:
-            frame = _named(table).frame()
-            write = frame.write_csv if path.suffix == ".csv" else frame.write_parquet
-            write(temporary)
-
-
-def _named(table: Table) -> Table:
     names = table.columns or tuple(f"x{i}" for i in range(table.values.shape[1]))
-    return Table(table.values, names)
+    write_pieces(path, names, len(table.values), [table.values])
 
 
 def _unreadable(path: Path, error: BaseException) -> ValueError:

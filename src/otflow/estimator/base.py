@@ -18,6 +18,7 @@ from otflow.flow.objective import costs_at
 from otflow.parallel.devices import use_all_cores
 from otflow.support.extras import require
 from otflow.support.html import number, table
+from otflow.support.installation import warn_of_faults
 from otflow.support.precision import cast
 from otflow.training import Watch
 
@@ -139,6 +140,7 @@ class TabularEstimator(
 
     def _watch(self, options: dict[str, Any]) -> Watch:
         watch = Watch(**options)
+        warn_of_faults()
         use_all_cores()  # before the question below starts JAX's devices
         needs = "a checkpoint" if watch.checkpoint is not None else ""
         if jax.process_count() > 1:

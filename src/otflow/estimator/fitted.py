@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from otflow.model.model import Model, package_versions
 from otflow.model.modelfile import save_model
 from otflow.support.checks import check_count
 from otflow.support.extras import require
+from otflow.support.jsontext import plain
+from otflow.support.memory import check_fits
 
 require("sklearn", "sklearn")
 from sklearn.utils import validation  # noqa: E402
@@ -48,7 +50,11 @@ class FittedEstimator(TabularEstimator):
 
     def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
         scores, invalid = self.model_.log_prob(X, condition)
-        _warn_invalid(invalid, "rows have log-density -inf: the map is not invertible")
+        _warn_invalid(
+            int(invalid.sum()),
+            invalid.size,
+            "rows have log-density -inf: the map is not invertible",
+        )
         return scores
 
     def log_mass_bound(
@@ -95,14 +101,42 @@ class FittedEstimator(TabularEstimator):
             n_samples: how many, >= 1.
             random_state: seed; by default the estimator's own.
             condition: (n_samples, k) or (k,), where the model takes one.
+
+        Raises:
+            MemoryError: more rows than memory holds; see `sample_pieces`.
         """
-        validation.check_is_fitted(self)
-        check_count("n_samples", n_samples)
-        state = self.random_state if random_state is None else random_state
-        seed = self._seed(state)
-        x, valid = self.model_.sample(n_samples, seed, condition)
-        _warn_unsafe(valid)
+        n, seed = self._draws(n_samples, random_state)
+        check_fits("n_samples", n, self.n_features_in_, "sample_pieces draws any number.")
+        x, valid = self.model_.sample(n, seed, condition)
+        _warn_unsafe(int((~valid).sum()), n)
         return in_container(self, x)
+
+    def sample_pieces(
+        self, n_samples: int, random_state: Any = None, condition: Any = None
+    ) -> Iterator[Float[np.ndarray, "k d"]]:
+        """The rows of `sample`, bit for bit, in arrays of at most 65,536: for any number of them.
+
+        The same seed gives the same rows, the first ones whatever n_samples is, but for rounding
+        where a last piece of fewer than 2^14 is computed by another program.
+
+        Args:
+            All as in `sample`.
+        """
+        n, seed = self._draws(n_samples, random_state)
+        return self._pieces(n, self.model_.sample_pieces(n, seed, condition))
+
+    def _draws(self, n_samples: Any, random_state: Any) -> tuple[int, int]:
+        """How many, and the seed."""
+        validation.check_is_fitted(self)
+        n = check_count("n_samples", n_samples)
+        return n, self._seed(self.random_state if random_state is None else random_state)
+
+    def _pieces(self, n: int, drawn: Iterator[Any]) -> Iterator[Float[np.ndarray, "k d"]]:
+        unsafe = 0
+        for x, valid in drawn:
+            unsafe += int((~valid).sum())
+            yield x
+        _warn_unsafe(unsafe, n)
 
     def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
         """T(x): the rows carried to the target, shape (n, d), float64.
@@ -124,7 +158,7 @@ class FittedEstimator(TabularEstimator):
         Not rounded. A data frame with the data's columns where `set_output` asks for one.
         """
         x, valid = self.model_.inverse(self._check(Z, names=False), condition)
-        _warn_unsafe(valid)
+        _warn_unsafe(int((~valid).sum()), valid.size)
         return in_container(self, x, Z)
 
     def given(self, condition: Any) -> Any:
@@ -186,12 +220,12 @@ class FittedEstimator(TabularEstimator):
             settings["random_state"] = None
         for name in ("bounds", "dequantize"):
             settings[name] = named(settings[name], self.columns_)
-        training: dict[str, Any] = {"history": _without_nan(self.history_), "n_iter": self.n_iter_}
+        training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
         training |= {"status": self.status_, "decided": self.decided_}
         if self.integral_ is not None:
             training["integral"] = dataclasses.astuple(self.integral_)
         if hasattr(self, "natural_history_"):
-            training["natural_history"] = _without_nan(self.natural_history_)
+            training["natural_history"] = plain(self.natural_history_)
         versions = package_versions()
         model = dataclasses.replace(
             self.model_, settings=settings, training=training, versions=versions
@@ -199,21 +233,14 @@ class FittedEstimator(TabularEstimator):
         save_model(path, model)
 
 
-def _without_nan(history: dict[str, list[float]]) -> dict[str, list[float | None]]:
-    """As JSON holds it."""
-    return {
-        name: [v if math.isfinite(v) else None for v in values] for name, values in history.items()
-    }
+def _warn_unsafe(bad: int, n: int) -> None:
+    _warn_invalid(bad, n, "rows have no inverse that is safe: the map folds")
 
 
-def _warn_unsafe(valid: np.ndarray) -> None:
-    _warn_invalid(~valid, "rows have no inverse that is safe: the map folds")
-
-
-def _warn_invalid(bad: np.ndarray, what: str) -> None:
-    if bad.any():
+def _warn_invalid(bad: int, n: int, what: str) -> None:
+    if bad:
         warnings.warn(
-            f"{int(bad.sum())} of {bad.size} {what} there. Train longer, use more steps, or rk4.",
+            f"{bad} of {n} {what} there. Train longer, use more steps, or rk4.",
             UserWarning,
             stacklevel=4,
         )

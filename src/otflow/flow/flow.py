@@ -16,6 +16,7 @@ from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.conforming import Conforming
+from otflow.support.memory import check_fits
 from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget, StandardNormal
 
@@ -205,6 +206,7 @@ class Flow(eqx.Module):
 
     @_in_own_precision
     def _draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        check_fits("n", n, self.dim)
         return self.target.sample(key, n)
 
     @_in_own_precision

@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata as packages
 from typing import Any
 
@@ -16,8 +16,10 @@ from otflow.data.conditions import check_condition, refuse_condition
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
 from otflow.parallel.batching import map_rows
+from otflow.support.memory import check_fits
 from otflow.support.precision import dtype_of, precision
 
+PIECE = 2**16  # draws from one key
 _BATCH = 2**14  # rows a call
 
 
@@ -142,11 +144,44 @@ class Model:
     def sample(
         self, n: int, seed: int, condition: Any = None
     ) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
-        """n draws, rounded where the columns were, and where they are safe."""
-        with precision(dtype_of(self.flow)):
-            y = np.asarray(self.flow.target.sample(jax.random.key(seed), n))
-        x, valid = self.inverse(y, condition)
-        return self.chart.round(x), valid
+        """n draws, rounded where the columns were, and where they are safe.
+
+        Raises:
+            MemoryError: they do not fit in memory; `sample_pieces` draws any number.
+        """
+        check_fits("n", n, self.flow.dim, "sample_pieces draws any number, piece by piece.")
+        x, valid = np.empty((n, self.flow.dim)), np.empty(n, bool)
+        start = 0
+        for points, safe in self.sample_pieces(n, seed, condition):
+            stop = start + len(points)
+            x[start:stop], valid[start:stop] = points, safe
+            start = stop
+        return x, valid
+
+    def sample_pieces(
+        self, n: int, seed: int, condition: Any = None
+    ) -> Iterator[tuple[Float[np.ndarray, "k d"], Bool[np.ndarray, " k"]]]:
+        """What `sample` gives, `PIECE` rows at a time.
+
+        The first piece is drawn with the seed's key, every later one with a key of its own: rows
+        do not depend on how many follow, but for rounding (a last piece of fewer than 2^14 is
+        computed by another program).
+        """
+        k, common = self.flow.condition_dim, np.ndim(condition) == 1
+        if k:
+            rows = check_condition(condition, 1 if common else n, k, self.condition_columns)
+        else:
+            refuse_condition(condition)
+        for number, start in enumerate(range(0, n, PIECE)):
+            stop = min(start + PIECE, n)
+            with precision(dtype_of(self.flow)):
+                key = jax.random.key(seed)
+                if number:  # far from what a target splits its key into
+                    key = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 1), number)
+                y = np.asarray(self.flow.target.sample(key, stop - start))
+            own = condition if common or not k else rows[start:stop]
+            x, valid = self.inverse(y, own)
+            yield self.chart.round(x), valid
 
     def given(self, condition: Any) -> "Model":
         """The unconditional model under one condition (k,).

@@ -45,7 +45,7 @@ def study_document(
     Raises:
         FileNotFoundError, ValueError: no study there, a damaged one, or one without results.
     """
-    with Store.open(folder) as store:
+    with Store.read(folder) as store:
         result = summarise(store.settings, store.cells(), None)
         if not result.rows:
             failed = f"; {len(result.failed)} cells failed" if result.failed else ""

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict
 from otflow.support.html import table
+from otflow.support.jsontext import plain
 
 Z = 1.959963984540054  # 97.5 % of the standard normal
 
@@ -61,7 +62,7 @@ class StudyResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON knows it; NaN and infinities become None."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
     def texts(self) -> list[tuple[str, ...]]:
         """The table as texts, a value with its 95 % interval where it has one."""
@@ -86,16 +87,6 @@ def _text(row: dict[str, Any], column: str) -> str:
     if error is not None and math.isfinite(error) and error > 0:
         text += f" ±{Z * error:.0e}"
     return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 class Group:

@@ -22,6 +22,7 @@ from otflow.studies.steps_summary import summarise_steps
 from otflow.studies.store import Store
 from otflow.studies.width_summary import summarise_width
 from otflow.support.checks import check_number
+from otflow.support.installation import warn_of_faults
 
 _SUMMARIES: dict[str, Callable[..., StudyResult]] = {
     "alpha": summarise_alpha,
@@ -171,6 +172,7 @@ def run_study(
             inner = Path(temporary) / "study"
             options = {"budget_minutes": budget_minutes, "progress": progress}
             return run_study(study, inner, **options, backend=backend)  # type: ignore[arg-type]
+    warn_of_faults()
     use_all_cores()
     settings = {"kind": study.kind, **study.settings()}
     opened = Store.resume if resume else Store.create
@@ -208,7 +210,7 @@ def load_study(folder: str | Path) -> StudyResult:
     Raises:
         FileNotFoundError, ValueError: no study there, or a damaged one.
     """
-    with Store.open(folder) as store:
+    with Store.read(folder) as store:
         return summarise(store.settings, store.cells(), None)
 
 

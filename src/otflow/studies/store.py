@@ -20,12 +20,12 @@ from filelock import FileLock, Timeout
 
 import otflow
 from otflow.studies.cell import Cell, check_name, plain
+from otflow.studies.database import BUSY_SECONDS, connect, connect_to_read
 from otflow.support.files import atomic_path
 
 FORMAT_VERSION = 1
 _DATABASE = "study.sqlite"
 _APPLICATION = 0x6F74666C  # "otfl", in the database's header
-_BUSY_SECONDS = 60
 _SCHEMA = (
     "CREATE TABLE study (settings TEXT NOT NULL)",
     "CREATE TABLE cells (id TEXT PRIMARY KEY, unit TEXT NOT NULL, status TEXT NOT NULL, "
@@ -36,8 +36,14 @@ _SCHEMA = (
 )
 
 
+def study_files(folder: str | Path) -> list[Path]:
+    """The files in a folder that belong to its study: the database and the weights."""
+    folder = Path(folder)
+    return [*folder.glob(f"{_DATABASE}*"), *folder.glob("weights/*")]
+
+
 class Store:
-    """The saved cells of one study; made by `create`, `open` or `resume`, used by one thread.
+    """The saved cells of one study; made by a class method below, used by one thread.
 
     A unit is a list of cells that are computed together; it is saved whole or not at all. Methods
     raise OSError where the database cannot be used (locked for a minute, read-only, full disk) and
@@ -63,9 +69,9 @@ class Store:
             (folder / name).mkdir(parents=True, exist_ok=True)
         path = folder / _DATABASE
         with (
-            FileLock(folder / "locks" / "create.lock", timeout=_BUSY_SECONDS),
+            FileLock(folder / "locks" / "create.lock", timeout=BUSY_SECONDS),
             _faults(path),
-            contextlib.closing(_connect(path, "rwc")) as connection,
+            contextlib.closing(connect(path, "rwc")) as connection,
         ):
             if not _is_empty(connection):
                 raise FileExistsError(f"{folder} already holds a study.")
@@ -84,19 +90,28 @@ class Store:
             FileNotFoundError: the folder holds no study.
             ValueError: the study is damaged, not otflow's, or of a newer format.
         """
-        folder = Path(folder)
+        store = cls._open(Path(folder), lambda path: connect(path, "rw"))
+        for name in ("weights", "locks"):
+            (store.folder / name).mkdir(exist_ok=True)
+        return store
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """The study in a folder that is only read, and may be read-only; raises like `open`."""
+        return cls._open(Path(folder), connect_to_read)
+
+    @classmethod
+    def _open(cls, folder: Path, connected: Callable[[Path], sqlite3.Connection]) -> Self:
         path = folder / _DATABASE
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no study (no file {_DATABASE}).")
         with _faults(path), contextlib.ExitStack() as undo:
-            connection = _connect(path, "rw")
+            connection = connected(path)
             undo.callback(connection.close)
             if _is_empty(connection):
                 raise FileNotFoundError(f"{folder} holds no study ({_DATABASE} is empty).")
             settings = _check_database(connection)
             undo.pop_all()
-        for name in ("weights", "locks"):
-            (folder / name).mkdir(exist_ok=True)
         return cls(folder, connection, settings)
 
     @classmethod
@@ -218,18 +233,6 @@ class Store:
             return [Cell(**json.loads(text)) for (text,) in self._select(query, *values)]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self._path}: not a readable study ({error}).") from error
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection whose transactions are explicit and on the disk when they end."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
-    try:
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 @contextlib.contextmanager

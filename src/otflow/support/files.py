@@ -3,8 +3,11 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+PIPE = Path("-")  # in the place of a file on the command line
+Paths = Path | Iterable[Path] | None
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:
@@ -33,6 +36,40 @@ def check_writable(path: str | Path) -> Path:
     except OSError as error:
         raise PermissionError(f"cannot write {path}: {error.strerror}.") from error
     return path
+
+
+def check_apart(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths]) -> None:
+    """Refuse to write a file that is read, or two into one, whatever the spelling or the links.
+
+    Args:
+        outputs: files to be written by the argument that names them; None and `-` are no files.
+        inputs: those to be read.
+
+    Raises:
+        ValueError: an output is an input, or another output.
+    """
+    taken = {_identity(path): name for name, path in _each(inputs)}
+    for name, path in _each(outputs):
+        other = taken.setdefault(_identity(path), name)
+        if other != name:
+            told = f"expected another file than {other}, which it would replace"
+            raise ValueError(f"{name}: {told}; got {path}.")
+
+
+def _each(named: Mapping[str, Paths]) -> Iterator[tuple[str, Path]]:
+    for name, paths in named.items():
+        for path in (paths,) if isinstance(paths, Path) else paths or ():
+            if path != PIPE:
+                yield name, path
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all names of a file: its number on the disk, or where it would be made."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager

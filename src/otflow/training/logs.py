@@ -1,7 +1,6 @@
 """Training logs: callbacks for `on_validation`, one row of the history a call."""
 
 import contextlib
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from otflow.support.extras import require
 from otflow.support.files import check_writable
+from otflow.support.jsontext import json_text
 
 Row = dict[str, Any]
 Log = Callable[[Row], None]
@@ -32,10 +32,9 @@ def json_lines(path: str | Path, append: bool = False) -> Iterator[Log]:
     modes = iter(["a" if append else "w"])
 
     def log(row: Row) -> None:
-        finite = {k: v if _is_text_or_finite(v) else None for k, v in row.items()}
         try:
             with path.open(next(modes, "a")) as file:
-                file.write(json.dumps(finite) + "\n")
+                file.write(json_text(row) + "\n")
         except OSError as error:
             warnings.warn(f"{path} lacks a row of the log: {error}", UserWarning, stacklevel=2)
 
@@ -78,10 +77,6 @@ def mlflow(settings: dict[str, Any] | None = None) -> Iterator[Log]:
         if settings:
             client.log_params(settings)
         yield lambda row: client.log_metrics(_scalars(row), step=row["iteration"])
-
-
-def _is_text_or_finite(value: Any) -> bool:
-    return isinstance(value, str) or math.isfinite(value)
 
 
 def _scalars(row: Row) -> dict[str, float]:
