@@ -7,6 +7,7 @@ import numpy as np
 import polars
 import pytest
 
+from otflow.data.shards import ShardedTable
 from otflow.data.tables import Table, check_output, read_csv, read_table, write_table
 from otflow.data.writing import csv_pieces
 from otflow.support import extras
@@ -258,3 +259,86 @@ def test_errors_of_other_libraries_are_cut(tmp_path):
         read_table(path)
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
+
+
+# --- tables as people have them --------------------------------------------------------------
+
+
+def read(text, **options):
+    return read_csv(text.encode(), "t", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (",a,b\n0,1,2\n1,3,4\n", r"a name for every column; got '' for column 1.*index=False"),
+        ("Unnamed: 0,a\n0,1\n", "got 'Unnamed: 0' for column 1"),
+        ("a,b,\n1,2,\n", "got '' for column 3"),
+        ("a,a\n1,2\n", "different names of columns; got a twice"),
+        ("a;b\n1,5;2,5\n", r"got semicolons in the header line.*sep=';', decimal=','"),
+        ("a\tb\n1\t2\n", "got tabs in the header line"),
+        ('a,b\n"1,5",2\n', r"got a \(String\): for example '1,5' in a; write decimals with points"),
+        ("d,b\n2020-01-31,1\n", "'2020-01-31' in d; turn dates and times into numbers"),
+        ("d,b\n31.01.2020,1\n", "turn dates and times into numbers"),
+        ("a,b\n1,2\n3,NA\n", "'NA' in b; encode text as numbers, leave missing values empty"),
+    ],
+)
+def test_refused_with_the_remedy(text, message):
+    with pytest.raises(ValueError, match=rf"^t\.csv: expected .*{message}"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a,b\n1,2\n3,4\n\n\n", [[1, 2], [3, 4]]),
+        ("a,b\r\n1,2\r\n3,4\r\n\r\n", [[1, 2], [3, 4]]),
+        ("a,b\n1,2\n3,4\n  \n", [[1, 2], [3, 4]]),
+        ("a,b\n1,2\n3,4", [[1, 2], [3, 4]]),
+        ("a, b\n1, 2\n 3,4.5 \n", [[1, 2], [3, 4.5]]),
+        ("a, b\n1, \n2, 3\n", [[1, np.nan], [2, 3]]),
+        ("a,b\n1,2\n\n3,4\n", [[1, 2], [np.nan, np.nan], [3, 4]]),
+        ("a,b\n1,2\n,\n", [[1, 2], [np.nan, np.nan]]),
+    ],
+)
+def test_spaces_and_blank_lines(text, values):
+    """Blank last lines are no rows; those in between, and empty fields, are missing values."""
+    found = read(text)
+    assert found.columns == ("a", "b")
+    np.testing.assert_array_equal(found.values, values)
+
+
+def test_chosen_columns_leave_the_others_unread(tmp_path):
+    text = ",b,sex,a\n0,1,f,2\n1,3,m,4\n"
+    np.testing.assert_array_equal(read(text, columns=["a", "b"]).values, [[2, 1], [4, 3]])
+    with pytest.raises(ValueError, match=r"^columns: expected different ones of , b, sex, a; g"):
+        read(text, columns=["c"])
+    frame = polars.DataFrame({"a": [1.0, 2.0], "__index_level_0__": [3, 4], "d": ["x", "y"]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: .*got '__index_level_0__' for column 2"):
+        read_table(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet", ["a"]).values.tolist() == [[1.0], [2.0]]
+    with pytest.raises(ValueError, match=r"t\.parquet: .*got '__index_level_0__'"):
+        ShardedTable(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_suffixes_in_capitals(tmp_path, suffix):
+    path = tmp_path / f"t{suffix.upper()}"
+    write_table(path, Table(VALUES, ("a", "b", "c")))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    np.testing.assert_array_equal(read_table(path).values, VALUES)
+    if suffix in (".npy", ".parquet"):
+        np.testing.assert_array_equal(ShardedTable(tmp_path).read(0), VALUES)
+
+
+def test_dates_and_categories_in_parquet(tmp_path):
+    days = polars.Series([0, 1]).cast(polars.Date)
+    frame = polars.DataFrame(
+        {"day": days, "sex": polars.Series(["f", "m"], dtype=polars.Categorical)}
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"got day \(Date\), sex \(Categorical.*: turn dates and"):
+        read_table(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"got sex \(Categorical.*: encode them as numbers"):
+        read_table(tmp_path / "t.parquet", ["sex"])

@@ -379,6 +379,6 @@ def test_a_loaded_model_goes_on(quick, tmp_path):
     for method in ("score_samples", "log_mass_bound"):
         assert np.array_equal(getattr(again, method)(X), getattr(model, method)(X))
     assert np.array_equal(again.partial_fit(X).score_samples(X), model.score_samples(X))
-    assert again.get_params()["bounds"] == {"height": [-9, None]}
+    assert again.get_params()["bounds"] == {0: (-9, np.inf)}
     with pytest.raises(ValueError, match="width"):
         again.set_params(width=5).partial_fit(X)

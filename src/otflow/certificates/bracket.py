@@ -9,6 +9,7 @@ from otflow.certificates.bounds import lower_bound, upper_bound
 from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import DualConfig, fit_dual, gaps
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
+from otflow.support.frames import check_names, names_of
 
 _GAP_SHARE = 0.1  # of the lower bound's error rate: the gap varies least
 
@@ -100,6 +101,7 @@ def bracket_pairs(
     Raises:
         ValueError, TypeError: shapes that disagree, numbers that are not finite, or out of range.
     """
+    check_names("y", y, names_of(x))
     x, y = check_rows("x", x, least=4), check_rows("y", y, least=4)
     if x.shape != y.shape:
         raise ValueError(f"y: expected the shape of x, {x.shape}; got {y.shape}.")

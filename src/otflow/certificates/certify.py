@@ -15,7 +15,7 @@ from otflow.certificates.geometry import bending_directions
 from otflow.certificates.task import Task
 from otflow.flow.flow import Flow
 from otflow.model.model import Model
-from otflow.support.checks import check_count, check_rows
+from otflow.support.checks import check_count
 from otflow.targets import AbstractTarget
 
 
@@ -124,9 +124,9 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
             f"model: expected a fitted otflow.OTFlow; got {type(model).__name__} without model_."
         )
     noise = np.random.default_rng(check_count("seed", options.get("seed", 0), 0))
-    rows = own.dequantized(check_rows("X", X, own.flow.dim), noise)
+    rows = own.dequantized(X, noise)
     if (held := options.get("X_holdout")) is not None:
-        options["X_holdout"] = own.dequantized(check_rows("X_holdout", held, own.flow.dim), noise)
+        options["X_holdout"] = own.dequantized(held, noise, "X_holdout")
     space = "the data's own units" if own.in_own_units else "the standardised columns"
     settings: dict[str, Any] = {"alpha": float(model.alpha), "space": space} | options
     return certify(own.flow, rows, **settings)

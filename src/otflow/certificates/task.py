@@ -12,6 +12,7 @@ from otflow.certificates.budget import trainable_parameters
 from otflow.certificates.fitting import DualConfig
 from otflow.flow.flow import Flow
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
+from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget
 
 _LEAST_ROWS, _LEAST_HOLDOUT = 40, 20
@@ -41,6 +42,7 @@ class Task:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        check_names("X_holdout", self.X_holdout, names_of(self.X))
         for name, least in (("X", _LEAST_ROWS), ("X_holdout", _LEAST_HOLDOUT)):
             rows = getattr(self, name)
             if rows is not None:

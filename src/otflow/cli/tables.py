@@ -13,10 +13,10 @@ from otflow.support.files import PIPE, Paths, check_apart
 
 def read_input(path: Path, columns: str | None = None) -> Table:
     """The table in a file, or CSV from standard input; `columns` names some of it, by commas."""
-    table = (
-        read_csv(sys.stdin.buffer.read(), "standard input") if path == PIPE else read_table(path)
-    )
-    return table if columns is None else table.select(columns.split(","))
+    names = None if columns is None else columns.split(",")
+    if path == PIPE:
+        return read_csv(sys.stdin.buffer.read(), "standard input", names)
+    return read_table(path, names)
 
 
 def check_target(path: Path, inputs: Mapping[str, Paths]) -> None:

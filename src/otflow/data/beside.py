@@ -1,16 +1,23 @@
 """What stands beside the rows in `OTFlow.fit`: conditions and sample weights, checked."""
 
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from otflow.data.columns import check_inside, check_on_grid
 from otflow.data.conditions import check_condition, refuse_condition
-from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.data.preprocessing import ColumnMap, Standardizer, constant_columns
 from otflow.data.rows import Rows
-from otflow.data.tabular import check_data
+from otflow.data.tabular import check_data, check_spread, check_varying
+from otflow.support.frames import check_kinds
+
+_FEW = 100  # rows, of which one is held out where the share is less
+_LEAST_TRAINED = 3  # rows that stay where one is held out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +60,20 @@ class DataRows:
             return None
         found = Standardizer.fit(c, self.weight)
         onehot = np.isin(c, (0.0, 1.0)).all(axis=0)
-        constant = c.max(axis=0) == c.min(axis=0)
+        constant = constant_columns(c)
         mean = np.where(onehot, 0.0, found.mean)
-        return Standardizer(mean, np.where(onehot | constant, 1.0, found.scale))
+        scale = np.where(np.isinf(found.scale), np.nan, found.scale)  # 1 / inf would hide it
+        return Standardizer(mean, np.where(onehot | constant, 1.0, scale))
 
     def prepared(self, scaler: Standardizer, c_scaler: Standardizer | None, dtype: Any) -> Rows:
         """The rows in the space to train in; weights of mean 1."""
         weight, c = self.weight, self.condition
-        return Rows(
-            jnp.asarray(scaler.forward(self.x), dtype),
-            None if weight is None else jnp.asarray(weight / weight.mean(), dtype),
-            None if c is None or c_scaler is None else jnp.asarray(c_scaler.forward(c), dtype),
-        )
+        with np.errstate(all="ignore"):  # what is not finite then is refused by `check_prepared`
+            return Rows(
+                jnp.asarray(scaler.forward(self.x), dtype),
+                None if weight is None else jnp.asarray(weight / weight.mean(), dtype),
+                None if c is None or c_scaler is None else jnp.asarray(c_scaler.forward(c), dtype),
+            )
 
 
 def read_rows(
@@ -98,11 +107,80 @@ def check_validation(
         refuse_condition(condition_val, "condition_val")
     if X_val is None:
         return None
-    x = check_data(estimator, X_val)
+    x = check_data(estimator, X_val, name="X_val")
     if rows.condition is None:
         return DataRows(x)
     k = rows.condition.shape[1]
     return DataRows(x, None, check_condition(condition_val, len(x), k, names, "condition_val"))
+
+
+def divide(
+    estimator: Any, rows: DataRows, val: DataRows | None, seed: int, *, varying: bool
+) -> tuple[DataRows, DataRows | None]:
+    """Rows to train on, and validation rows: those given, or a share held out.
+
+    Where the share of few rows is no whole row, one is held out if three are left to train on, at
+    the first fit with a warning: without any, they are learned by heart.
+
+    Raises:
+        ValueError: fewer than two rows are left, or columns are constant that should be varying.
+    """
+    if varying:  # at the first fit
+        check_varying(rows.x, estimator)
+    if val is not None:
+        return rows, val
+    n, fraction = len(rows.x), estimator.validation_fraction
+    none_whole = 0 < fraction * n < 1 and n < _FEW
+    share = fraction
+    if none_whole:
+        share = 1.5 / n if n > _LEAST_TRAINED else 0.0
+    train, held = rows.split(share, seed)
+    if len(train.x) < 2:
+        raise ValueError(
+            "validation_fraction: expected to leave two rows or more to train on; got "
+            f"{fraction}, which leaves {len(train.x)} of {n}."
+        )
+    if none_whole and varying:
+        told = "nothing stops training in time" if held is None else "one is held out"
+        warnings.warn(
+            f"validation_fraction: {fraction} of {n} rows is no whole row: {told}. Give X_val, or "
+            "more rows.",
+            UserWarning,
+            stacklevel=4,
+        )
+    if varying:
+        check_varying(train.x, estimator, "They vary over the rows held out only: give X_val")
+    return train, held
+
+
+def check_mapped(columns: ColumnMap, names: Sequence[str], **parts: DataRows | None) -> None:
+    """Raise ValueError, naming argument and columns, for values off the grid or out of bounds."""
+    for name, rows in parts.items():
+        if rows is not None:
+            check_on_grid(columns, rows.x, names, name)
+            check_inside(columns, rows.x, names, name)
+
+
+def check_prepared(
+    z: Rows,
+    z_val: Rows | None,
+    names: Sequence[str],
+    condition_names: Sequence[str] | None,
+    varying: bool = True,
+) -> None:
+    """What is about to be trained on, by `check_spread`; columns of X may be constant if said so.
+
+    Raises:
+        ValueError: numbers that the flow's precision cannot hold; names argument and columns.
+    """
+    check_spread("X", np.asarray(z.x), names, constant=not varying)
+    parts = [("condition", z.condition, condition_names)]
+    if z_val is not None:
+        parts += [("X_val", z_val.x, names), ("condition_val", z_val.condition, condition_names)]
+    for name, rows, columns in parts:
+        if rows is not None:
+            columns = columns or [f"c{j}" for j in range(rows.shape[1])]
+            check_spread(name, np.asarray(rows), columns, constant=True)
 
 
 def check_weight(sample_weight: Any, n: int) -> Float[np.ndarray, " n"] | None:
@@ -113,6 +191,7 @@ def check_weight(sample_weight: Any, n: int) -> Float[np.ndarray, " n"] | None:
     """
     if sample_weight is None:
         return None
+    check_kinds("sample_weight", sample_weight)
     try:
         weight = np.asarray(sample_weight, np.float64)
     except (ValueError, TypeError) as error:
@@ -121,6 +200,8 @@ def check_weight(sample_weight: Any, n: int) -> Float[np.ndarray, " n"] | None:
         raise ValueError(f"sample_weight: expected shape ({n},); got {weight.shape}.")
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise ValueError("sample_weight: expected finite numbers >= 0; got others.")
+    if not np.isfinite(weight.sum()):
+        raise ValueError("sample_weight: expected a finite sum; got one that overflows.")
     if (positive := int((weight > 0).sum())) < 2:
         raise ValueError(f"sample_weight: expected two or more that are not zero; got {positive}.")
     return weight

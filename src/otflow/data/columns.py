@@ -2,14 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from otflow.data.preprocessing import ColumnMap
-from otflow.support.checks import check_number
+from otflow.support.checks import check_number, check_real
 
 _DIGITS = 9  # of the largest value, in which a decimal rounding step is looked for
 _ROWS_PER_LEVEL = 2  # with fewer rows for each distinct value, decimals are not seen as rounded
@@ -64,18 +64,22 @@ def rounding_step(x: Float[np.ndarray, " n"]) -> float:
     return 0.0
 
 
-def check_inside(columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str]) -> None:
+def check_inside(
+    columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str], name: str = "X"
+) -> None:
     """Raise ValueError, naming the columns, where rows do not lie strictly between the bounds."""
-    _refuse(~columns.inside(X), "values strictly between the bounds; got others", names)
+    _refuse(name, ~columns.inside(X), "values strictly between the bounds; got others", names)
 
 
-def check_on_grid(columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str]) -> None:
+def check_on_grid(
+    columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str], name: str = "X"
+) -> None:
     """Raise ValueError, naming the columns, where rounded ones are not multiples of their step."""
     step = np.array(columns.step)
     rounded = step > 0
     off = np.zeros(X.shape, bool)
     off[:, rounded] = ~_on_grid(np.abs(X[:, rounded]) / step[rounded])
-    _refuse(off, "multiples of the rounding step; got others", names)
+    _refuse(name, off, "multiples of the rounding step; got others", names)
 
 
 def named(spec: Any, names: Sequence[str]) -> Any:
@@ -90,6 +94,47 @@ def named(spec: Any, names: Sequence[str]) -> Any:
     return found
 
 
+def as_set(spec: Any) -> Any:
+    """`bounds` or `dequantize` for JSON, exactly as it was set; `from_set` reads it.
+
+    Columns are keys as given, a pair (lower, upper) stays a tuple or a list, infinity a number.
+    """
+    if not isinstance(spec, Mapping):
+        return spec
+    return {"columns": [[_plain(key), _plain(value)] for key, value in spec.items()]}
+
+
+def from_set(found: Any) -> Any:
+    """What `as_set` was given.
+
+    Raises:
+        TypeError, ValueError, KeyError: not what it writes.
+    """
+    if not isinstance(found, dict):
+        return found
+    return {key: _restored(value) for key, value in found["columns"]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(v) for v in value]}
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(_restored(v) for v in value["tuple"])
+    if isinstance(value, list):
+        return [_restored(v) for v in value]
+    return float(value) if isinstance(value, str) else value
+
+
 def _or_none(values: Float[np.ndarray, " d"]) -> tuple[float | None, ...]:
     return tuple(v if math.isfinite(v) else None for v in values.tolist())
 
@@ -99,11 +144,12 @@ def _on_grid(levels: np.ndarray) -> Bool[np.ndarray, "..."]:
     return np.abs(levels - np.rint(levels)) <= np.minimum(_OFF_GRID, 1e-6 + 2.0**-22 * levels)
 
 
-def _refuse(bad: Bool[np.ndarray, "n d"], what: str, names: Sequence[str]) -> None:
+def _refuse(name: str, bad: Bool[np.ndarray, "n d"], what: str, names: Sequence[str]) -> None:
     if bad.any():
         columns = np.flatnonzero(bad.any(axis=0)).tolist()
         found = [f"{names[j]} ({bad[:, j].sum()})" for j in columns]
-        raise ValueError(f"X: expected {what} in column(s), with their counts, {', '.join(found)}.")
+        told = f"{what} in column(s), with their counts, {', '.join(found)}"
+        raise ValueError(f"{name}: expected {told}.")
 
 
 def _steps(
@@ -152,13 +198,17 @@ def _step(argument: str, value: Any) -> float:
 
 def _interval(argument: str, value: Any) -> tuple[float, float]:
     try:
+        if isinstance(value, str | Mapping | Set):
+            raise TypeError
         low, high = value
-        low = -math.inf if low is None else float(low)
-        high = math.inf if high is None else float(high)
+        low = -math.inf if low is None else check_real(argument, low)
+        high = math.inf if high is None else check_real(argument, high)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{argument}: expected a pair (lower, upper) of numbers or None; got {value!r}."
         ) from error
     if not low < high:
         raise ValueError(f"{argument}: expected lower < upper; got {value!r}.")
+    if math.isfinite(low) and math.isfinite(high) and math.isinf(high - low):
+        raise ValueError(f"{argument}: expected upper - lower to be finite; got {value!r}.")
     return low, high

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from otflow.support.frames import check_kinds, check_names, names_of, text_columns
+
 
 def check_condition(
     condition: Any,
@@ -29,16 +31,16 @@ def check_condition(
     shapes = f"({n}, k)" if k is None else f"({n}, {k}) or ({k},)"
     if condition is None:
         raise ValueError(f"{name}: expected shape {shapes}; got none.")
-    found = column_names_of(condition)
-    if names is not None and found is not None and found != names:
-        raise ValueError(
-            f"{name}: expected the columns {', '.join(names)}; got {', '.join(found)}."
-        )
+    found = names_of(condition)
+    check_names(name, condition, names)
+    check_kinds(name, condition, "c")
     try:
         values = np.asarray(condition, np.float64)
     except (ValueError, TypeError) as error:
+        told = ", ".join(filter(None, text_columns(condition, "c")))
         raise ValueError(
-            f"{name}: expected numbers; encode categories as one-hot columns."
+            f"{name}: expected numbers; got {f'text in {told}' if told else 'others'}: encode "
+            "categories as one-hot columns."
         ) from error
     if k is not None and values.shape == (k,):
         values = np.tile(values, (n, 1))
@@ -58,9 +60,3 @@ def refuse_condition(condition: Any, name: str = "condition") -> None:
     """Raise ValueError where a condition is given for rows that have none."""
     if condition is not None:
         raise ValueError(f"{name}: expected none, there is nothing it belongs to; got one.")
-
-
-def column_names_of(table: Any) -> tuple[str, ...] | None:
-    """The names of a data frame's columns; None for anything else."""
-    columns = getattr(table, "columns", None)
-    return None if columns is None else tuple(map(str, columns))

@@ -5,6 +5,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
+LAST_BITS = 16  # units in the last place within which a column is constant
+
+
+def constant_columns(x: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
+    """Which columns are constant, but for the last bits of their numbers."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.maximum(np.abs(low), np.abs(high))
+        return np.asarray(high - low <= LAST_BITS * np.finfo(x.dtype).eps * size)
+
 
 class Standardizer(eqx.Module):
     """z = (x - mean) / scale, column by column, in float64."""
@@ -16,11 +26,12 @@ class Standardizer(eqx.Module):
     def fit(
         x: Float[np.ndarray, "n d"], weight: Float[np.ndarray, " n"] | None = None
     ) -> "Standardizer":
-        """Mean and standard deviation of every column, by weight."""
-        if weight is None:
-            return Standardizer(x.mean(axis=0), x.std(axis=0))
-        mean = np.average(x, axis=0, weights=weight)
-        return Standardizer(mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight)))
+        """Mean and standard deviation of every column, by weight; no number where they overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if weight is None:
+                return Standardizer(x.mean(axis=0), x.std(axis=0))
+            mean = np.average(x, axis=0, weights=weight)
+            return Standardizer(mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight)))
 
     @staticmethod
     def identity(dim: int) -> "Standardizer":

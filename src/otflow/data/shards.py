@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from otflow.data.csv import check_chosen, check_index, not_numeric
 from otflow.support.checks import check_count
 from otflow.support.extras import require
 from otflow.support.files import one_line
@@ -86,7 +87,7 @@ class ShardedTable:
         number, start, stop = self.pieces[piece].tolist()
         path = self.paths[number]
         try:
-            if path.suffix == ".npy":
+            if path.suffix.lower() == ".npy":
                 rows = np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
             else:
                 polars = require("polars", "tables")
@@ -110,7 +111,7 @@ def shard_files(paths: Any) -> list[Path]:
     if isinstance(paths, (str, Path)):
         path = Path(paths)
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES)
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
         else:
             found = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(paths)))]
     else:
@@ -118,7 +119,7 @@ def shard_files(paths: Any) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"paths: expected .parquet or .npy files; {paths} has none.")
     for path in found:
-        if path.suffix not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES:
             raise ValueError(f"paths: expected .parquet or .npy files; got {path}.")
         if not path.is_file():
             raise FileNotFoundError(f"no such file: {path}.")
@@ -128,7 +129,7 @@ def shard_files(paths: Any) -> list[Path]:
 def _shape(path: Path, columns: list[str] | None) -> tuple[int, tuple[str, ...] | None, int]:
     """(rows, names of the columns to use, how many)."""
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             shape, numeric = array.shape, array.dtype.kind in "fiub"
         else:
@@ -139,18 +140,17 @@ def _shape(path: Path, columns: list[str] | None) -> tuple[int, tuple[str, ...] 
         raise
     except Exception as error:  # as varied as damage is
         raise ValueError(f"{path}: not readable ({one_line(error)}).") from error
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         if columns is not None:
             raise ValueError("columns: expected Parquet files, whose columns have names; got .npy.")
         if len(shape) != 2 or not numeric:
             raise ValueError(f"{path}: expected numbers of shape (n, d); got {shape}.")
         return shape[0], None, shape[1]
+    if columns is None:
+        check_index(str(path), schema.names())
+    else:
+        check_chosen(columns, schema.names())
     names = columns or schema.names()
-    missing = [name for name in names if name not in schema]
-    if missing or len(set(names)) < len(names):
-        have = ", ".join(schema.names())
-        raise ValueError(f"columns: expected different ones of {have}; got {', '.join(names)}.")
-    wrong = [n for n in names if not (schema[n].is_numeric() or schema[n] == polars.Boolean)]
-    if wrong:
-        raise ValueError(f"{path}: expected numeric columns; got {', '.join(wrong)}.")
+    if wrong := not_numeric(polars.DataFrame(schema={name: schema[name] for name in names})):
+        raise ValueError(f"{path}: expected numeric columns; got {wrong}.")
     return frame.select(polars.len()).collect().item(), tuple(names), len(names)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from otflow.data.batches import AbstractBatches
-from otflow.data.preprocessing import Standardizer
+from otflow.data.preprocessing import LAST_BITS, Standardizer
 from otflow.data.rows import Rows
 from otflow.data.shards import ShardedTable
 from otflow.parallel.job import check_same, summed
@@ -64,6 +65,37 @@ class Lanes:
         return _hash(number + _hash(np.full(1, self.seed, np.uint64))) < self._bar
 
 
+def _check_moments(
+    spread: Float[np.ndarray, " d"],
+    variance: Float[np.ndarray, " d"],
+    shift: Float[np.ndarray, " d"],
+    names: Sequence[str],
+) -> None:
+    """Raise ValueError, naming columns that are constant or whose variance is no normal number.
+
+    Args:
+        spread: mean distance of the rows from `shift`, one of them.
+        variance: around the mean.
+        shift: of the order of the data.
+        names: of the columns.
+    """
+    info = np.finfo(np.float64)
+    constant = spread <= LAST_BITS * info.eps * np.abs(shift)
+    if constant.any():
+        told = ", ".join(names[j] for j in np.flatnonzero(constant).tolist())
+        raise ValueError(
+            f"paths: expected columns that vary; got constant column(s) {told}. "
+            "Drop them: they have no density."
+        )
+    bad = ~((variance >= info.tiny) & (variance <= info.max))
+    if bad.any():
+        told = ", ".join(names[j] for j in np.flatnonzero(bad).tolist())
+        raise ValueError(
+            "paths: expected columns whose variance float64 can hold; got one that over- or "
+            f"underflows in column(s) {told}. Shift them or change their units."
+        )
+
+
 def _hash(x: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """SplitMix64 (Steele, Lea and Flood 2014): 64 well-mixed bits of each number."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
@@ -89,7 +121,7 @@ class Survey:
         """
         table, dim = lanes.table, lanes.table.dim
         shift = table.read(0)[0]  # of the order of the data, so that sums of squares keep digits
-        sums = np.zeros((table.lanes, dim, dim + 1))
+        sums = np.zeros((table.lanes, dim, dim + 2))
         held_counts = lanes.sizes - lanes.kept
         ends = np.cumsum(held_counts)
         held = np.zeros((ends[-1], dim))
@@ -97,18 +129,16 @@ class Survey:
             for piece in lanes.pieces[lane]:
                 rows, out = table.read(piece), lanes.mask(piece)
                 held[ends[piece] - held_counts[piece] : ends[piece]] = rows[out]
-                centred = rows[~out] - shift
-                sums[lane] += np.column_stack([centred.T @ centred, centred.sum(axis=0)])
+                with np.errstate(over="ignore", invalid="ignore"):
+                    centred = rows[~out] - shift
+                    found = [centred.T @ centred, centred.sum(axis=0), np.abs(centred).sum(axis=0)]
+                sums[lane] += np.column_stack(found)
         total, n = summed(sums).sum(axis=0), lanes.kept.sum()
-        mean = total[:, -1] / n
-        cov = total[:, :-1] / n - np.outer(mean, mean)
-        constant = np.flatnonzero(np.diagonal(total) == 0)
-        if constant.size:
-            told = [table.names[j] if table.names else f"x{j}" for j in constant]
-            raise ValueError(
-                f"paths: expected columns that vary; got constant column(s) {', '.join(told)}. "
-                "Drop them: they have no density."
-            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = total[:, -2] / n
+            cov = total[:, :-2] / n - np.outer(mean, mean)
+        names = table.names or [f"x{j}" for j in range(dim)]
+        _check_moments(total[:, -1] / n, np.diagonal(cov), shift, names)
         return Survey(mean + shift, cov, summed(held))
 
     def scaler(self, standardize: bool) -> Standardizer:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from otflow.data.csv import check_chosen, check_index, csv_frame, not_numeric
 from otflow.data.writing import write_pieces
 from otflow.support.extras import require
 from otflow.support.files import check_writable, one_line
@@ -30,11 +31,7 @@ class Table:
         """
         if self.columns is None:
             raise ValueError("columns: expected a table with names (CSV or Parquet); got none.")
-        missing = [name for name in names if name not in self.columns]
-        if missing or not names or len(set(names)) < len(names):
-            told = f"no {', '.join(missing)}" if missing else f"{', '.join(names) or 'no name'}"
-            have = ", ".join(self.columns)
-            raise ValueError(f"columns: expected different ones of {have}; got {told}.")
+        check_chosen(names, self.columns)
         found = [self.columns.index(name) for name in names]
         return Table(self.values[:, found], tuple(names))
 
@@ -45,23 +42,29 @@ class Table:
         return require("polars", "tables").DataFrame(self.values, schema=list(self.columns))
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
     """Read a numeric table.
 
-    CSV needs a header line; CSV and Parquet need the extra `otflow[tables]`. An NPZ file must
-    hold one array, or one named X.
+    CSV needs a header line, commas between columns and points in decimals; spaces after commas and
+    blank last lines are no part of it. CSV and Parquet need the extra `otflow[tables]`. An NPZ file
+    must hold one array, or one named X.
+
+    Args:
+        path: the file.
+        columns: names of those to use, in this order; the others may hold anything. None is all.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unknown suffix, unreadable content, a column that is not numeric (named), or
-            an array that is not two-dimensional.
+        ValueError: unknown suffix, unreadable content, a column that is not numeric or has no name
+            of its own (such as an index that pandas wrote), or an array that is not
+            two-dimensional; names not found.
     """
     path = Path(path)
     _check_suffix(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}.")
-    if path.suffix in (".csv", ".parquet"):
-        return _read_frame(path)
+    if _suffix(path) in (".csv", ".parquet"):
+        return _read_frame(path, columns)
     try:
         values = _read_array(path)
     except Exception as error:  # damage surfaces as zipfile, zlib, tokenize, memory errors, ...
@@ -70,16 +73,17 @@ def read_table(path: str | Path) -> Table:
         raise ValueError(f"{path}: expected an array of shape (n, d); got {values.shape}.")
     if values.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected numbers; got dtype {values.dtype}.")
-    return Table(values.astype(np.float64))
+    table = Table(values.astype(np.float64))
+    return table if columns is None else table.select(columns)
 
 
-def read_csv(content: bytes, name: str) -> Table:
+def read_csv(content: bytes, name: str, columns: Sequence[str] | None = None) -> Table:
     """A CSV file's content, as from a pipe; `name` stands for it in errors, which are those above.
 
     Raises:
         ValueError: as `read_table`.
     """
-    return _read_frame(Path(f"{name}.csv"), content)
+    return _read_frame(Path(f"{name}.csv"), columns, content)
 
 
 def check_output(path: str | Path) -> Path:
@@ -103,8 +107,12 @@ def _unreadable(path: Path, error: BaseException) -> ValueError:
     return ValueError(f"{path}: not a readable {path.suffix} file ({one_line(error)}).")
 
 
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
 def _check_suffix(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
+    if _suffix(path) not in SUFFIXES:
         raise ValueError(
             f"{path}: expected a suffix of {', '.join(SUFFIXES)}; got {path.suffix!r}."
         )
@@ -113,9 +121,9 @@ def _check_suffix(path: Path) -> None:
 def _read_array(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray) != (path.suffix == ".npy"):
-            raise ValueError(f"it holds {'one array' if path.suffix == '.npz' else 'an archive'}")
-        values = loaded if path.suffix == ".npy" else _only_array(loaded)
+        if isinstance(loaded, np.ndarray) != (_suffix(path) == ".npy"):
+            raise ValueError(f"it holds {'one array' if _suffix(path) == '.npz' else 'an archive'}")
+        values = loaded if _suffix(path) == ".npy" else _only_array(loaded)
         if not isinstance(values, np.ndarray):
             raise ValueError("the archive's member is no array")
         return values
@@ -130,36 +138,21 @@ def _only_array(archive: np.lib.npyio.NpzFile) -> np.ndarray:
     raise ValueError(f"expected one array or one named X; got {names}")
 
 
-def _read_frame(path: Path, content: bytes | None = None) -> Table:
+def _read_frame(path: Path, columns: Sequence[str] | None, content: bytes | None = None) -> Table:
     polars = require("polars", "tables")
     try:
-        if path.suffix == ".csv":
-            source = path if content is None else content
-            frame = polars.read_csv(source, infer_schema_length=None)
-        else:
-            frame = polars.read_parquet(path)
+        is_csv = _suffix(path) == ".csv"
+        frame = csv_frame(path, content) if is_csv else polars.read_parquet(path)
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         raise _unreadable(path, error) from error
-    if path.suffix == ".csv":
-        _check_header(path, frame.columns)
     if frame.is_empty():
         raise ValueError(f"{path}: expected at least one row and one column; got {frame.shape}.")
-    wrong = [
-        f"{name} ({kind})"
-        for name, kind in frame.schema.items()
-        if not (kind.is_numeric() or kind == polars.Boolean)
-    ]
-    if wrong:
-        raise ValueError(f"{path}: expected numeric columns; got {', '.join(wrong)}.")
+    if columns is None:
+        check_index(str(path), frame.columns)
+    else:
+        check_chosen(columns, frame.columns)
+        frame = frame.select(columns)
+    if wrong := not_numeric(frame):
+        raise ValueError(f"{path}: expected numeric columns; got {wrong}.")
     values = frame.cast(polars.Float64).fill_null(float("nan")).to_numpy()
     return Table(np.asarray(values, np.float64).reshape(frame.shape), tuple(frame.columns))
-
-
-def _check_header(path: Path, columns: list[str]) -> None:
-    """A first line of numbers is data, not names; 0, 1, 2, ... is what pandas writes as names."""
-    try:
-        numbers = [float(name) for name in columns]
-    except ValueError:
-        return
-    if numbers != list(range(len(columns))):
-        raise ValueError(f"{path}: expected a header line with names; got {', '.join(columns)}.")

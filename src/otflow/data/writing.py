@@ -25,13 +25,14 @@ def write_pieces(path: Path, names: Sequence[str], n: int, pieces: Pieces) -> No
         n: rows of all pieces.
         pieces: consecutive rows. Parquet holds them on the disk twice while it is written.
     """
+    suffix = path.suffix.lower()
     with atomic_path(path) as temporary:
-        if path.suffix == ".csv":
+        if suffix == ".csv":
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 file.writelines(csv_pieces(names, pieces))
-        elif path.suffix == ".parquet":
+        elif suffix == ".parquet":
             _write_parquet(temporary, names, pieces)
-        elif path.suffix == ".npy":
+        elif suffix == ".npy":
             with temporary.open("wb") as file:
                 _write_array(file, (n, len(names)), pieces)
         else:

@@ -17,6 +17,7 @@ from otflow.flow.normalisation import Integral
 from otflow.flow.objective import costs_at
 from otflow.parallel.devices import use_all_cores
 from otflow.support.extras import require
+from otflow.support.frames import check_kinds, check_names, names_of
 from otflow.support.html import number, table
 from otflow.support.installation import warn_of_faults
 from otflow.support.precision import cast
@@ -115,14 +116,20 @@ class TabularEstimator(
                 rows.append((f"validation {name}", f"{number(value)}{unit}"))
         return table("Fitted flow, costs in the space it was trained in", (), rows)
 
-    def _check(self, X: Any, names: bool = True) -> Float[np.ndarray, "n d"]:
+    def _check(self, X: Any) -> Float[np.ndarray, "n d"]:
         validation.check_is_fitted(self)
-        if names:
-            return check_data(self, X)
-        X = validation.check_array(X, dtype=np.float64)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(f"Z: expected {self.n_features_in_} columns; got {X.shape[1]}.")
-        return X
+        return check_data(self, X)
+
+    def _check_ends(self, Z: Any) -> Float[np.ndarray, "n d"]:
+        """Rows of the target: columns named as `transform` names them, or as the data's are."""
+        validation.check_is_fitted(self)
+        own = tuple(self.get_feature_names_out())
+        check_names("Z", Z, self.columns_ if names_of(Z) == self.columns_ else own)
+        check_kinds("Z", Z)
+        Z = validation.check_array(Z, dtype=np.float64, input_name="Z")
+        if Z.shape[1] != self.n_features_in_:
+            raise ValueError(f"Z: expected {self.n_features_in_} columns; got {Z.shape[1]}.")
+        return Z
 
     def _seed(self, random_state: Any) -> int:
         return int(validation.check_random_state(random_state).randint(2**31 - 1))

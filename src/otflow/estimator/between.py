@@ -12,13 +12,14 @@ from jaxtyping import Float
 from otflow.certificates import Certificate, certify_model
 from otflow.certificates.lines import test_lines
 from otflow.certificates.two_sample import mmd, sliced_w2
-from otflow.data.preprocessing import Standardizer
+from otflow.data.preprocessing import Standardizer, constant_columns
 from otflow.estimator.estimator import OTFlow
 from otflow.estimator.loading import load
 from otflow.flow.flow_target import FlowTarget
 from otflow.reference import discrete
 from otflow.support.checks import check_count, check_rows
 from otflow.support.extras import require
+from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget, GaussianMixture
 
 _TEST_ROWS = 800  # a side of a two-sample test
@@ -46,16 +47,17 @@ class Between:
 
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
         """Rows of the first population carried to the second, (n, d), the data's units."""
-        return self.model.standardizer_.inverse(np.asarray(self.model.transform(X)))
+        rows = self._rows("X", X)
+        return self.model.standardizer_.inverse(self.model.model_.forward(rows))
 
     def inverse_transform(self, Y: Any) -> Float[np.ndarray, "n d"]:
         """Rows of the second population carried back to the first, (n, d)."""
-        Y = check_rows("Y", Y, self.model.flow_.dim)
-        return np.asarray(self.model.inverse_transform(self.model.standardizer_.forward(Y)))
+        rows = self._rows("Y", Y)
+        return np.asarray(self.model.inverse_transform(self.model.standardizer_.forward(rows)))
 
     def w2(self, X: Any, Y: Any, most: int = 1000, seed: int = 0) -> float:
         """W2 between T(X) and Y, both held out, by `sample_w2`."""
-        return sample_w2(self.transform(X), Y, most, seed)
+        return sample_w2(self.transform(X), self._rows("Y", Y), most, seed)
 
     def certify(self, X: Any, Y: Any = None, **options: Any) -> Certificate:
         """How optimal the map is, and whether T(X) and Y have one law.
@@ -74,7 +76,7 @@ class Between:
             return found
         scaler, seed = self.model.standardizer_, options.get("seed", 0)
         ends = scaler.forward(self.transform(X))
-        held = scaler.forward(check_rows("Y", Y, self.model.flow_.dim, least=20))
+        held = scaler.forward(self._rows("Y", Y, least=20))
         k = min(len(ends), len(held), _TEST_ROWS)
         rng = np.random.default_rng(seed)
         ends, held = (rows[rng.permutation(len(rows))[:k]] for rows in (ends, held))
@@ -83,6 +85,11 @@ class Between:
             "T(X) against Y, sliced W2": sliced_w2(ends, held, seed=seed),
         }
         return dataclasses.replace(found, lines=(*found.lines, *test_lines(tests, k)))
+
+    def _rows(self, name: str, rows: Any, least: int = 1) -> Float[np.ndarray, "n d"]:
+        """Rows of either population: of the model's columns, in their order."""
+        check_names(name, rows, self.model.model_.columns)
+        return check_rows(name, rows, self.model.flow_.dim, least)
 
     def save(self, path: str | Path) -> None:
         """Write the map to one model file without code."""
@@ -117,8 +124,9 @@ def transport_between(
     is not optimal. So the density of Y is fitted first, and then one flow from X to that density.
 
     Args:
-        X: (n, d) rows, n >= 2.
-        Y: (m, d) rows in the same units, m >= 2.
+        X: (n, d) rows, n >= 2, of an array or a data frame.
+        Y: (m, d) rows in the same units, m >= 2; of two frames, with the same columns in the same
+            order.
         density: a fitted `OTFlow` of Y, unconditional and without bounds or rounding; by default a
             Gaussian mixture whose number of components has the highest cross-validated likelihood.
         max_components: of that mixture.
@@ -129,6 +137,8 @@ def transport_between(
         ValueError, TypeError: bad rows or settings, before any training.
         ImportError: scikit-learn is missing.
     """
+    names = names_of(Y) if names_of(X) is None else names_of(X)
+    check_names("Y", Y, names)
     X, Y = check_rows("X", X, least=2), check_rows("Y", Y, least=2)
     check_rows("Y", Y, X.shape[1])
     check_count("max_components", max_components)
@@ -137,11 +147,21 @@ def transport_between(
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
     common = _common_scale(X, Y)
+    told = names or [f"x{j}" for j in range(X.shape[1])]
+    if constant := [told[j] for j in np.flatnonzero(constant_columns(X))]:
+        raise ValueError(
+            f"X: expected columns that vary; got constant column(s) {', '.join(constant)}."
+        )
     z = common.forward(Y)
-    target = _mixture(z, max_components, seed) if density is None else _target(density, z, common)
+    if density is None:
+        target: AbstractTarget = _mixture(z, max_components, seed)
+    else:
+        target = _target(density, z, common, names)
     options = SETTINGS | settings | {"standardize": False, "random_state": seed, "target": target}
     model = OTFlow(**options).fit(common.forward(X))
     model.standardizer_ = common
+    if names is not None:
+        model.feature_names_in_ = np.array(names, dtype=object)
     return Between(model)
 
 
@@ -151,9 +171,11 @@ def sample_w2(x: Any, y: Any, most: int = 1000, seed: int = 0) -> float:
     Biased upwards, the more the higher d: compare only values at the same numbers of rows.
 
     Raises:
+        ValueError, TypeError: no rows of finite numbers, or frames of other columns.
         ImportError: POT is missing.
     """
     check_count("most", most)
+    check_names("y", y, names_of(x))
     x, y = check_rows("x", x), check_rows("y", y)
     k, rng = min(len(x), len(y), most), np.random.default_rng(seed)
     x, y = (rows[rng.permutation(len(rows))[:k]] for rows in (x, y))
@@ -162,10 +184,13 @@ def sample_w2(x: Any, y: Any, most: int = 1000, seed: int = 0) -> float:
 
 def _common_scale(X: Float[np.ndarray, "n d"], Y: Float[np.ndarray, "m d"]) -> Standardizer:
     """The mean of both means, and one scale: the root of the mean variance of the columns."""
-    middle = 0.5 * (X.mean(axis=0) + Y.mean(axis=0))
-    scale = math.sqrt(0.5 * (X.var(axis=0).mean() + Y.var(axis=0).mean()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle = 0.5 * (X.mean(axis=0) + Y.mean(axis=0))
+        scale = math.sqrt(0.5 * (X.var(axis=0).mean() + Y.var(axis=0).mean()))
     if scale == 0:
         raise ValueError("X, Y: expected rows that vary; got constant ones.")
+    if not math.isfinite(scale):
+        raise ValueError("X, Y: expected rows whose variance is finite; got one that overflows.")
     return Standardizer(middle, np.full(X.shape[1], scale))
 
 
@@ -192,12 +217,21 @@ def _mixture(z: Float[np.ndarray, "m d"], most: int, seed: int) -> GaussianMixtu
     return GaussianMixture(best.weights_, best.means_, covs)
 
 
-def _target(density: OTFlow, z: Float[np.ndarray, "m d"], common: Standardizer) -> AbstractTarget:
+def _target(
+    density: OTFlow,
+    z: Float[np.ndarray, "m d"],
+    common: Standardizer,
+    names: tuple[str, ...] | None,
+) -> AbstractTarget:
     """The density of a fitted model of Y, in the common scale."""
     if not isinstance(density, OTFlow) or not hasattr(density, "flow_"):
         raise TypeError(f"density: expected a fitted OTFlow; got {type(density).__name__}.")
     if density.flow_.dim != z.shape[1]:
         raise ValueError(f"density: expected {z.shape[1]} columns; got {density.flow_.dim}.")
+    known = density.model_.columns
+    if known is not None and names is not None and known != names:
+        told = f"expected a model of {', '.join(names)}; got one of {', '.join(known)}"
+        raise ValueError(f"density: {told}.")
     if not density.column_map_.is_identity:
         raise ValueError("density: expected a model without bounds and rounding; got some.")
     own = density.standardizer_

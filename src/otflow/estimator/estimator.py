@@ -4,16 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from otflow.data.beside import check_validation, read_rows
-from otflow.data.columns import check_inside, check_on_grid, make_column_map
-from otflow.data.conditions import column_names_of
+from otflow.data.beside import check_mapped, check_prepared, check_validation, divide, read_rows
+from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.data.shards import ShardedTable
-from otflow.data.tabular import check_varying
 from otflow.estimator.fitted import FittedEstimator
 from otflow.estimator.fitting import TrainingDivergedError, fit_flow
 from otflow.estimator.material import of_density, of_rows, of_stream
 from otflow.estimator.settings import Settings
+from otflow.support.frames import names_of
 from otflow.support.precision import precision
 from otflow.targets import AbstractTarget
 from otflow.training import Watch
@@ -61,8 +60,8 @@ class OTFlow(FittedEstimator):
         merging: share of max_iter during which the components of a mixture target come apart, from
             one place to where they are: the likelihood alone does not carry mass over the gap
             between two, and some would stay in the wrong one. No effect on other targets.
-        validation_fraction: share of X held out when X_val is not given; 0 uses all rows to train
-            and never stops early.
+        validation_fraction: share of X held out when X_val is not given, one row at least where
+            there are four; 0 uses all rows to train and never stops early.
         base: "gaussian" starts from the solution between the Gaussians with the moments of the
             data and of the target (SPEC 2.1), None from a random network.
         random_state: an integer gives the same result every time; a NumPy RandomState moves on
@@ -242,7 +241,7 @@ class OTFlow(FittedEstimator):
                     "weights or a fitted model to go on from; got a ShardedTable."
                 )
             return self._fit_stream(X, settings, watching)
-        names = column_names_of(condition)
+        names = names_of(condition)
         rows = read_rows(self, X, condition, sample_weight, fitting=not again)
         val = check_validation(self, rows, X_val, condition_val, names)
         target = settings.make_target(rows.x.shape[1])
@@ -251,14 +250,9 @@ class OTFlow(FittedEstimator):
             columns = self.column_map_
         else:
             columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
-        for part in (rows,) if val is None else (rows, val):
-            check_on_grid(columns, part.x, self.columns_)
-            check_inside(columns, part.x, self.columns_)
+        check_mapped(columns, self.columns_, X=rows, X_val=val)
         seed = self._seed(self.random_state)
-        if val is None:
-            rows, val = rows.split(self.validation_fraction, seed)
-        if not again:
-            check_varying(rows.x, self)
+        rows, val = divide(self, rows, val, seed, varying=not again)
         noise = np.random.default_rng([seed, 1])
         rows = rows.mapped(columns, noise)
         val = None if val is None else val.mapped(columns, noise)
@@ -269,6 +263,7 @@ class OTFlow(FittedEstimator):
         with precision(self.dtype):
             z = rows.prepared(*scalers, self.dtype)
             z_val = None if val is None else val.prepared(*scalers, self.dtype)
+            check_prepared(z, z_val, self.columns_, names, varying=not again)
             start = self.flow_ if again else None
             material = of_rows(z, z_val, settings, seed)
             fitted = fit_flow(settings, material, target, seed, watching, start)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 import otflow
-from otflow.data.columns import check_on_grid, named
+from otflow.data.columns import as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
 from otflow.model.model import Model, package_versions
 from otflow.model.modelfile import save_model
@@ -44,18 +44,22 @@ class FittedEstimator(TabularEstimator):
 
         It is that of the continuous variable at X as given, also in dequantised columns (there X
         is the middle of its cell); -inf outside the bounds. A model fitted with a condition needs
-        one here and in the methods below: (n, k), a row a point, or (k,), one for all.
+        one here and in the methods below: (n, k), a row a point, or (k,), one for all. Rows too far
+        out for the flow's precision have -inf too, with a warning that counts them.
         """
         return self._scores(self._check(X), condition)
 
     def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
         scores, invalid = self.model_.log_prob(X, condition)
-        _warn_invalid(
-            int(invalid.sum()),
-            invalid.size,
-            "rows have log-density -inf: the map is not invertible",
-        )
+        _warn_rows(int(invalid.sum()), invalid.size, "have log-density -inf", self._why_lost())
         return scores
+
+    def _why_lost(self) -> str:
+        """Why the flow gives no number for a row, and what helps."""
+        far = f"they lie too far out for {np.dtype(self.dtype).name}"
+        if self.flow_.potential.bijective:
+            return far
+        return f"the map folds there (train longer, use more steps, or convex stages), or {far}"
 
     def log_mass_bound(
         self, X: Any, n_draws: int = 16, random_state: Any = None, condition: Any = None
@@ -108,7 +112,7 @@ class FittedEstimator(TabularEstimator):
         n, seed = self._draws(n_samples, random_state)
         check_fits("n_samples", n, self.n_features_in_, "sample_pieces draws any number.")
         x, valid = self.model_.sample(n, seed, condition)
-        _warn_unsafe(int((~valid).sum()), n)
+        self._warn_unsafe(int((~valid).sum()), n)
         return in_container(self, x)
 
     def sample_pieces(
@@ -136,17 +140,23 @@ class FittedEstimator(TabularEstimator):
         for x, valid in drawn:
             unsafe += int((~valid).sum())
             yield x
-        _warn_unsafe(unsafe, n)
+        self._warn_unsafe(unsafe, n)
 
     def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
         """T(x): the rows carried to the target, shape (n, d), float64.
 
         A data frame where `set_output` asks for one, with columns otflow0, otflow1, ...
 
+        Not finite, with a warning that counts them, for rows too far out for the flow's precision.
+
         Raises:
             ValueError: values outside the bounds.
         """
-        return self.model_.forward(self._check(X), condition)
+        z = self.model_.forward(self._check(X), condition)
+        lost = ~np.isfinite(z).all(axis=1)
+        far = f"they lie too far out for {np.dtype(self.dtype).name}"
+        _warn_rows(int(lost.sum()), lost.size, "are carried to no finite point", far)
+        return z
 
     def fit_transform(self, X: Any, y: Any = None, condition: Any = None, **options: Any) -> Any:
         """`fit`, then `transform` of the same rows."""
@@ -157,9 +167,12 @@ class FittedEstimator(TabularEstimator):
 
         Not rounded. A data frame with the data's columns where `set_output` asks for one.
         """
-        x, valid = self.model_.inverse(self._check(Z, names=False), condition)
-        _warn_unsafe(int((~valid).sum()), valid.size)
+        x, valid = self.model_.inverse(self._check_ends(Z), condition)
+        self._warn_unsafe(int((~valid).sum()), valid.size)
         return in_container(self, x, Z)
+
+    def _warn_unsafe(self, bad: int, n: int) -> None:
+        _warn_rows(bad, n, "have no inverse that is safe", self._why_lost())
 
     def given(self, condition: Any) -> Any:
         """The unconditional model under one condition (k,), for `certify`, files and pipelines.
@@ -222,6 +235,9 @@ class FittedEstimator(TabularEstimator):
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
         training |= {"status": self.status_, "decided": self.decided_}
+        # as they were set: the settings have columns by name, and no target
+        training["set"] = {name: as_set(getattr(self, name)) for name in ("bounds", "dequantize")}
+        training["set"]["own_target"] = self.target is not None
         if self.integral_ is not None:
             training["integral"] = dataclasses.astuple(self.integral_)
         if hasattr(self, "natural_history_"):
@@ -233,14 +249,6 @@ class FittedEstimator(TabularEstimator):
         save_model(path, model)
 
 
-def _warn_unsafe(bad: int, n: int) -> None:
-    _warn_invalid(bad, n, "rows have no inverse that is safe: the map folds")
-
-
-def _warn_invalid(bad: int, n: int, what: str) -> None:
+def _warn_rows(bad: int, n: int, what: str, why: str) -> None:
     if bad:
-        warnings.warn(
-            f"{bad} of {n} {what} there. Train longer, use more steps, or rk4.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warnings.warn(f"{bad} of {n} rows {what}: {why}.", UserWarning, stacklevel=4)

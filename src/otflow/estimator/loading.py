@@ -2,12 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from otflow.data.columns import from_set
 from otflow.data.preprocessing import ColumnMap
 from otflow.estimator.estimator import OTFlow
 from otflow.flow.normalisation import Integral
+from otflow.model.model import Model
 from otflow.model.modelfile import load_model, unreadable
 
 
@@ -20,7 +23,7 @@ def load(path: str | Path) -> OTFlow:
     """
     model = load_model(path)
     try:
-        estimator = OTFlow(**model.settings, target=model.flow.target)
+        estimator = OTFlow(**_as_set(model))
         estimator._settings()
         history = _with_nan(model.training["history"])
         if "natural_history" in model.training:
@@ -41,6 +44,17 @@ def load(path: str | Path) -> OTFlow:
     if model.columns is not None:
         estimator.feature_names_in_ = np.array(model.columns, dtype=object)
     return estimator
+
+
+def _as_set(model: Model) -> dict[str, Any]:
+    """The parameters as they were set; of older files, columns by name and the default target."""
+    if "target" in model.settings:
+        raise ValueError("settings: expected no target, which is a part of the flow")
+    found: dict[str, Any] = model.settings | {"target": model.flow.target}
+    exact = dict(model.training.get("set", {"own_target": True}))
+    if not exact.pop("own_target"):
+        found["target"] = None
+    return found | {name: from_set(value) for name, value in exact.items()}
 
 
 def _with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:

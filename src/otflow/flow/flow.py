@@ -164,9 +164,13 @@ class Flow(eqx.Module):
 
     @_by_rows
     def log_prob(self, x: Float[Array, "n d"], condition: Condition = None) -> Float[Array, " n"]:
-        """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll)."""
+        """log rho1(T(x)) + log|det grad T(x)|, nats, shape (n,) (SPEC 1: -nll).
+
+        -inf where x lies so far out that T(x) overflows.
+        """
         pushed = self.push(x, condition)
-        return -nll(self.target, pushed)
+        value = -nll(self.target, pushed)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prob_with_error(
         self, x: Float[Array, "n d"], condition: Condition = None

@@ -16,6 +16,8 @@ from otflow.data.conditions import check_condition, refuse_condition
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
 from otflow.parallel.batching import map_rows
+from otflow.support.checks import check_rows
+from otflow.support.frames import check_names
 from otflow.support.memory import check_fits
 from otflow.support.precision import dtype_of, precision
 
@@ -86,22 +88,31 @@ class Model:
         return self.chart.inverse(self.standardizer.inverse(z))
 
     def dequantized(
-        self, x: Float[np.ndarray, "n d"], noise: np.random.Generator
+        self, rows: Any, noise: np.random.Generator, name: str = "X"
     ) -> Float[np.ndarray, "n d"]:
         """Rows in the space of the flow, with noise over the cells of rounded columns.
 
+        Args:
+            rows: (n, d), an array, a list or a data frame, whose names are compared.
+            noise: draws it.
+            name: of the rows, for messages.
+
         Raises:
-            ValueError: values outside the bounds.
+            ValueError, TypeError: no rows of finite numbers, other columns, or values outside the
+                bounds.
         """
-        check_inside(self.chart, x, self.names)
+        check_names(name, rows, self.columns)
+        x = check_rows(name, rows, self.flow.dim)
+        check_inside(self.chart, x, self.names, name)
         return self.standardizer.forward(self.chart.forward(self.chart.dequantize(x, noise)))
 
     def log_prob(
         self, x: Float[np.ndarray, "n d"], condition: Any = None
     ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Log-density in nats and the data's units, and where the map has no inverse.
+        """Log-density in nats and the data's units, float64, and where the flow gives none.
 
-        -inf there and outside the bounds; float64.
+        It is -inf there: the map has no inverse, or the row lies too far out for the flow's
+        precision. Likewise outside the bounds.
         """
         chart = self.chart
 
@@ -110,7 +121,8 @@ class Model:
             if not inside.any():
                 return np.full(len(x), -np.inf), inside
             x = np.where(inside[:, None], x, x[inside.argmax()])
-            found = np.asarray(self.flow.log_prob(self.to_flow(x), c), np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # rows too far out are -inf
+                found = np.asarray(self.flow.log_prob(self.to_flow(x), c), np.float64)
             scores = found + self.standardizer.log_det + chart.log_det(x)
             return np.where(inside, scores, -np.inf), inside & np.isneginf(found)
 
@@ -119,14 +131,15 @@ class Model:
     def forward(
         self, x: Float[np.ndarray, "n d"], condition: Any = None
     ) -> Float[np.ndarray, "n d"]:
-        """T(x), float64.
+        """T(x), float64; not finite where a row lies too far out for the flow's precision.
 
         Raises:
             ValueError: values outside the bounds.
         """
 
         def forward(x: np.ndarray, c: Any) -> np.ndarray:
-            return np.asarray(self.flow.forward(self.to_flow(x), c), np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.asarray(self.flow.forward(self.to_flow(x), c), np.float64)
 
         return self._map(forward, x, condition)
 
@@ -136,8 +149,10 @@ class Model:
         """Where points of the target come from, in the data's units, and where that is safe."""
 
         def pull(rows: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
-            pulled = self.flow.pull(rows, c)
-            return self.from_flow(np.asarray(pulled.points)), np.asarray(pulled.valid)
+            with np.errstate(over="ignore", invalid="ignore"):
+                pulled = self.flow.pull(rows, c)
+                x = self.from_flow(np.asarray(pulled.points))
+            return x, np.asarray(pulled.valid) & np.isfinite(x).all(axis=1)
 
         return self._map(pull, y, condition)
 

@@ -1,11 +1,12 @@
 """Checks of arguments, in one form: which argument, what was expected, what came."""
 
 import math
-import numbers
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from otflow.support.frames import check_kinds
 
 
 def check_number(name: str, value: Any, *, positive: bool, infinite: bool = False) -> float:
@@ -34,12 +35,12 @@ def check_alpha(alpha: Any) -> float:
 
 
 def check_real(name: str, value: Any, expected: str = "a real number") -> float:
-    """Any real number as a float.
+    """Any Python or NumPy real number as a float.
 
     Raises:
-        TypeError: anything else, booleans included.
+        TypeError: anything else: booleans, text, also fractions, which no file keeps as they are.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected {expected}; got {type(value).__name__}.")
     return float(value)
 
@@ -62,7 +63,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     Raises:
         TypeError, ValueError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer >= {least}; got {type(value).__name__}.")
     if value < least:
         raise ValueError(f"{name}: expected an integer >= {least}; got {value}.")
@@ -73,8 +74,10 @@ def read_numbers(name: str, value: Any, ndim: int | None = None) -> np.ndarray:
     """A float64 array of real numbers with so many axes; NaN and infinity may be among them.
 
     Raises:
-        TypeError, ValueError: not real numbers, or other axes.
+        TypeError, ValueError: not real numbers, masked ones, or other axes.
     """
+    if np.ma.is_masked(value):
+        check_kinds(name, value)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -134,8 +137,9 @@ def check_rows(
     """Rows, of a data frame too, as a finite float64 array (n, dim), n >= least.
 
     Raises:
-        TypeError, ValueError: no numbers, another shape, too few rows, NaN or infinity.
+        TypeError, ValueError: no real numbers, another shape, too few rows, NaN or infinity.
     """
+    check_kinds(name, rows)
     try:
         rows = np.asarray(rows, np.float64)
     except (ValueError, TypeError) as error:
