@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from otflow.cli.app import app
 from otflow.data.tables import Table, write_table
+from otflow.studies.presets import KINDS
 from otflow.studies.problems import DataProblem, ExactProblem
 from otflow.studies.runner import load_study, run_study
 from tests.studies.fakes import Ladder
@@ -62,7 +63,7 @@ def one_line(result):
 class TestHelp:
     def test_commands(self):
         told = run("--help").stdout
-        for command in ("alpha", "samples", "width", "steps", "density", "show"):
+        for command in ("alpha", "samples", "width", "steps", "density", "all", "show"):
             assert command in told
 
     @pytest.mark.parametrize("command", ["alpha", "samples", "width", "steps", "density"])
@@ -76,6 +77,27 @@ class TestHelp:
 def test_a_study_is_drawn(folder, asked):
     run("alpha", "--out", folder)
     assert (folder / "alpha.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("pictures")
+class TestAll:
+    def test_every_study_and_one_page(self, folder, asked):
+        told = run("all", "--out", folder, "--dim", 3, "--seeds", 4)
+        assert [call[0] for call in asked[1:]] == list(KINDS)
+        assert {path.name for path in folder.iterdir()} == {*KINDS, "theory.html"}
+        assert told.stdout.count("transport increases with alpha") == len(KINDS)
+
+    def test_resume_json_and_budget(self, folder, asked):
+        run("all", "--out", folder, "--budget", 1e-9)
+        found = json.loads(run("all", "--out", folder, "--resume", "--json").stdout)
+        assert found["page"] == str(folder / "theory.html")
+        assert list(found["studies"]) == list(KINDS)
+        assert all(study["cells"] == study["planned"] == 4 for study in found["studies"].values())
+
+    def test_what_is_there_is_refused(self, folder, asked):
+        (folder / "width").mkdir(parents=True)
+        told = one_line(run("all", "--out", folder, code=2))
+        assert "holds width: go on with --resume" in told
 
 
 @pytest.mark.usefixtures("pictures")

@@ -1,6 +1,7 @@
 """`otflow study`: the limits of the theory, measured."""
 
 import inspect
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +76,48 @@ _add("steps", "The time steps: integration error of rk4, none of conforming.", o
 _add("density", "The density: its integral on its way, the tails included.", of_data=False)
 
 
+@study.command("all")
+@clean_errors
+def every(
+    out: Out,
+    problem: Problem = "product",
+    dim: Dim = 2,
+    resume: Resume = False,
+    retry_failed: Retry = False,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    demo: Demo = False,
+    as_json: Json = False,
+) -> None:
+    """All studies of an exact problem, and the whole theory on one page, OUT/theory.html."""
+    from otflow.report.page import write_page
+    from otflow.report.theory import theory_document
+    from otflow.studies.presets import KINDS, make_study
+    from otflow.support.extras import require
+
+    require("plotly", "report")
+    studies = {kind: make_study(kind, _problem(problem, dim, None), seeds, demo) for kind in KINDS}
+    if not resume and (there := [kind for kind in studies if (out / kind).exists()]):
+        raise FileExistsError(f"{out} holds {', '.join(there)}: go on with --resume.")
+    start = time.monotonic()
+    results: dict[str, Any] = {}
+    for kind, planned in studies.items():
+        known = resume and (out / kind).exists()
+        options: dict[str, Any] = {"resume": known, "retry_failed": known and retry_failed}
+        if budget is not None:
+            left = budget - (time.monotonic() - start) / 60
+            options["budget_minutes"] = max(left, 1e-6) / (len(studies) - len(results))
+        results[kind] = _measure(planned, kind, out / kind, **options)
+    write_page(theory_document(results), out / "theory.html")
+    if as_json:
+        told = {kind: result.to_dict() for kind, result in results.items()}
+        typer.echo(json_text({"page": str(out / "theory.html"), "studies": told}))
+        return
+    for result in results.values():
+        _print(result, False)
+    typer.echo(f"{out / 'theory.html'}: all of it on one page.")
+
+
 @study.command()
 @clean_errors
 def show(
@@ -102,15 +145,21 @@ def _run(
     cpus: int | None,
     as_json: bool,
 ) -> None:
-    from otflow.report.study_report import draw_study
     from otflow.studies.presets import make_study
-    from otflow.studies.runner import run_study
     from otflow.support.files import check_apart
 
-    picture = out / f"{kind}.png"
-    check_apart({"--out": picture}, {"--data": data})
+    check_apart({"--out": out / f"{kind}.png"}, {"--data": data})
     where = _backend(backend, address, cpus)
     study = make_study(kind, _problem(problem, dim, data), seeds, demo)
+    options = {"resume": resume, "retry_failed": retry_failed, "backend": where}
+    _print(_measure(study, kind, out, budget_minutes=budget, **options), as_json)
+
+
+def _measure(study: Any, kind: str, out: Path, **options: Any) -> Any:
+    """Run a study with a bar and draw its figure."""
+    from otflow.report.study_report import draw_study
+    from otflow.studies.runner import run_study
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
@@ -122,21 +171,13 @@ def _run(
             bar.update(task, completed=done, total=total, description=text)
 
         try:
-            result = run_study(
-                study,
-                out,
-                resume=resume,
-                retry_failed=retry_failed,
-                budget_minutes=budget,
-                progress=progress,
-                backend=where,
-            )
+            result = run_study(study, out, progress=progress, **options)
         except KeyboardInterrupt:
             fail(f"interrupted; finished cells are in {out}: continue with --resume.")
             raise typer.Exit(130) from None
     if result.rows and any(s.x for s in result.series):
-        draw_study(result, picture)
-    _print(result, as_json)
+        draw_study(result, out / f"{kind}.png")
+    return result
 
 
 def _backend(name: str, address: str | None, cpus: int | None) -> Any:
