@@ -92,7 +92,7 @@ def test_a_stream_trains(folder):
         ),
         ("data.csv --stream", "expected .parquet or .npy files; got data.csv"),
         ("- --stream", "expected .parquet or .npy files"),
-        ("shards --stream --columns height,size", "got height, size"),
+        ("shards --stream --columns height,size", "expected different ones of height, weight"),
         ("shards --stream --natural-iter 3", "natural_iter: expected 0 with a ShardedTable"),
         ("shards/*.parquet", "no such file: shards/*.parquet"),
         ("data.csv --distributed", "OTFLOW_COORDINATOR, OTFLOW_PROCESSES and OTFLOW_PROCESS"),
