@@ -6,12 +6,12 @@ import pytest
 from otflow.certificates.geometry import (
     bending_directions,
     jacobian_facts,
-    jacobians,
     monotonicity_violations,
 )
 from otflow.certificates.sampling import push_rows
 from otflow.certificates.two_sample import mmd, sliced_w2
 from otflow.flow.flow import Flow
+from otflow.flow.jacobian import jacobians
 from otflow.reference import gaussian
 from otflow.schemes import RK4, Conforming
 from otflow.support.precision import precision

@@ -24,7 +24,6 @@ from otflow.certificates.fitting import convex_values, fit_dual, gaps
 from otflow.certificates.geometry import (
     JacobianFacts,
     jacobian_facts,
-    jacobians,
     monotonicity_violations,
 )
 from otflow.certificates.penalty import PenaltyGap, penalty_gap
@@ -32,6 +31,7 @@ from otflow.certificates.sampling import Pushed, Sample, push_rows, sample_densi
 from otflow.certificates.task import Task
 from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
 from otflow.flow.flow import Flow
+from otflow.flow.jacobian import jacobians
 from otflow.flow.normalisation import Integral, density_integral
 from otflow.flow.objective import kl_terms
 from otflow.potentials.base import AbstractStages

@@ -20,6 +20,7 @@ from otflow.studies.result import (
     make_series,
     replicates,
     verdict_equal,
+    with_gap,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
 
@@ -77,10 +78,10 @@ def summarise_alpha(
 
 
 def _extended(cell: Cell) -> Cell:
-    """The cell with 1/2 W2^2 - J and |transport + 2 alpha KL - 1/2 W2^2|."""
-    v = dict(cell.values)
-    v["value_gap"] = v["exact_half_w2_squared"] - v["objective"]
-    v["value_gap_se"] = v["objective_se"]
+    """The cell with J - J*, 1/2 W2^2 - J and |transport + 2 alpha KL - 1/2 W2^2|."""
+    v = with_gap(cell).values
+    v["value_gap"] = v["exact_half_w2_squared"] - v["exact_objective"] - v["gap"]
+    v["value_gap_se"] = v["gap_se"]
     v["limit_error"] = abs(v["limit_estimate"] - v["exact_half_w2_squared"])
     v["limit_error_se"] = v["limit_estimate_se"]
     return dataclasses.replace(cell, values=v)
@@ -115,15 +116,13 @@ def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
         return statements
     statements.insert(2, _monotone("J increases with alpha", grouped, "objective", +1))
     parts = list(grouped.values())
-    errors = [g.error("objective") for g in parts]
-    gaps = [g.mean("value_gap") for g in parts]
-    excess = [g.mean("objective") - g.mean("exact_objective") for g in parts]
     invalid = sum(g.values("invalid").sum() for g in parts)
-    for claim, slack in (
-        ("J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport", gaps),
-        ("J >= J*_alpha", excess),
+    for claim, name in (
+        ("J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport", "value_gap"),
+        ("J >= J*_alpha", "gap"),
     ):
-        verdict, text = verdict_at_least(slack, errors), _worst(grouped, slack)
+        slack, errors = [g.mean(name) for g in parts], [g.error(name) for g in parts]
+        verdict, text = verdict_at_least(slack, errors), _worst(grouped, slack, errors)
         if invalid > 0:
             verdict = NOT_RESOLVED
             text = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
@@ -131,10 +130,10 @@ def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
     return statements
 
 
-def _worst(grouped: dict[float, Group], slack: list[float]) -> str:
-    alphas, errors = list(grouped), [g.error("objective") for g in grouped.values()]
+def _worst(grouped: dict[float, Group], slack: list[float], errors: list[float]) -> str:
     i = int(np.argmin(slack))
-    return f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at alpha = {alphas[i]:g}"
+    where = f"alpha = {list(grouped)[i]:g}"
+    return f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at {where}"
 
 
 def _monotone(claim: str, grouped: dict[float, Group], name: str, sign: int) -> Statement:
@@ -212,7 +211,7 @@ def _usable(grouped: dict[float, Group], name: str) -> tuple[dict[float, Group],
         room = known["exact_half_w2_squared"] - known["exact_objective"]
         value = _exact_value(name, alpha, group)
         scale = value if name == "limit_error" else room
-        excess = group.mean("objective") - known["exact_objective"]
+        excess = group.mean("gap")
         invalid = group.values("invalid").sum()
         if invalid > 0:
             dropped.append(f"{alpha:g} (not invertible at {invalid:g} points)")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from otflow.flow.evaluation import evaluate
+from otflow.flow.evaluation import evaluate, objective_gap
 from otflow.flow.flow import Flow
 from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
@@ -196,7 +196,8 @@ def measure(
     """Costs of a flow with their standard errors, and its distance to the exact maps.
 
     Where the density is known: transport, kl, objective = transport + alpha kl and invalid by
-    `evaluate`; limit_estimate = transport + 2 alpha kl; map_error and ot_error, the root mean
+    `evaluate`; gap = objective - J*_alpha by `objective_gap`;
+    limit_estimate = transport + 2 alpha kl; map_error and ot_error, the root mean
     square distances to the optimal maps of this alpha and of alpha = inf. For data, on its
     population rows: transport, nll, objective = transport + alpha nll. Transport in squared data
     units, the rest in nats; `_se` marks standard errors.
@@ -214,6 +215,8 @@ def measure(
         values[name], values[f"{name}_se"] = estimate.mean, estimate.standard_error
     values["limit_estimate"] = values["transport"] + 2 * alpha * values["kl"]
     values["limit_estimate_se"] = values["transport_se"] + 2 * alpha * values["kl_se"]
+    gap = objective_gap(flow, exact, _MAP_ROWS, seed + 2)
+    values["gap"], values["gap_se"] = gap.mean, gap.standard_error
     x = exact.sample(seed + 1, _MAP_ROWS)
     moved = map_rows(flow.forward, x)
     for name, reference in (("map_error", exact), ("ot_error", limit)):

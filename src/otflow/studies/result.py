@@ -89,6 +89,14 @@ def _text(row: dict[str, Any], column: str) -> str:
     return text
 
 
+def with_gap(cell: Cell) -> Cell:
+    """The cell with J - J*, which stores of earlier versions do not hold."""
+    v = dict(cell.values)
+    if "gap" not in v and "exact_objective" in v:
+        v["gap"], v["gap_se"] = v["objective"] - v["exact_objective"], v["objective_se"]
+    return dataclasses.replace(cell, values=v)
+
+
 class Group:
     """The finished cells of one alpha (or N, width, ...): means over replicates."""
 

@@ -16,6 +16,7 @@ from otflow.studies.result import (
     groups,
     make_series,
     replicates,
+    with_gap,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
 
@@ -36,7 +37,7 @@ def summarise_steps(
     settings: dict[str, Any], cells: Sequence[Cell], planned: int | None
 ) -> StudyResult:
     """Table, statements and series of a step study."""
-    rk4, conforming = groups(cells, "rk4"), groups(cells, "conforming")
+    rk4, conforming = groups(cells, "rk4"), groups(map(with_gap, cells), "conforming")
     rows: list[dict[str, Any]] = []
     for n, group in rk4.items():
         rows.append({"scheme": "rk4", "n_steps": n, "nll_error": group.mean("nll_error")})
@@ -83,8 +84,8 @@ def _conforming_row(k: float, group: Group) -> dict[str, Any]:
 
 def _conforming(grouped: dict[float, Group]) -> list[Statement]:
     claim = "conforming: J >= J*_alpha at every number of steps"
-    gaps = [g.mean("objective") - g.mean("exact_objective") for g in grouped.values()]
-    errors = [g.error("objective") for g in grouped.values()]
+    gaps = [g.mean("gap") for g in grouped.values()]
+    errors = [g.error("gap") for g in grouped.values()]
     i = int(np.argmin(np.array(gaps) / np.maximum(errors, 1e-300)))
     text = f"least certain gap {gaps[i]:.2e} +- {1.96 * errors[i]:.1e} at K = {list(grouped)[i]:g}"
     statements = [Statement(claim, verdict_at_least(gaps, errors), text)]
