@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.parallel.devices import use_all_cores
 from otflow.potentials.base import check_points
-from otflow.support.precision import precision
+from otflow.support.precision import default_rules, precision
 
 
 class Moments(NamedTuple):
@@ -100,6 +100,7 @@ class GaussianMixture(AbstractTarget):
     factors: Float[Array, "k d d"]
     whiteners: Float[Array, "k d d"]
 
+    @default_rules()
     def __init__(
         self,
         weights: Float[np.ndarray, " k"],
@@ -131,6 +132,7 @@ class GaussianMixture(AbstractTarget):
         """d."""
         return self.means.shape[1]
 
+    @default_rules()
     def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
         """log rho1(y), shape (n,)."""
         y = check_points(y, self.dim, "y")
@@ -139,6 +141,7 @@ class GaussianMixture(AbstractTarget):
         exponents = self.log_weights + log_dets - 0.5 * jnp.sum(r * r, axis=2)
         return logsumexp(exponents, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
 
+    @default_rules()
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n draws, shape (n, d)."""
         key_component, key_noise = jax.random.split(key)
@@ -189,6 +192,7 @@ class RotatedProduct(AbstractTarget):
     stds: Float[Array, "d k"]
     rotation: Float[Array, "d d"]
 
+    @default_rules()
     def __init__(
         self,
         weights: Float[np.ndarray, "d k"],
@@ -234,6 +238,7 @@ class RotatedProduct(AbstractTarget):
         """d."""
         return self.rotation.shape[0]
 
+    @default_rules()
     def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Log-density, nats, shape (n,)."""
         z = check_points(y, self.dim, "y") @ self.rotation
@@ -242,6 +247,7 @@ class RotatedProduct(AbstractTarget):
         factors = logsumexp(exponents, axis=2) - 0.5 * math.log(2 * math.pi)
         return jnp.sum(factors, axis=1)
 
+    @default_rules()
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n draws, shape (n, d)."""
         key_component, key_noise = jax.random.split(key)
