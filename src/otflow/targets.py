@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from otflow.parallel.devices import use_all_cores
 from otflow.potentials.base import check_points
 from otflow.support.memory import check_fits
-from otflow.support.precision import precision
+from otflow.support.precision import default_rules, precision
 
 
 class Moments(NamedTuple):
@@ -102,6 +102,7 @@ class GaussianMixture(AbstractTarget):
     factors: Float[Array, "k d d"]
     whiteners: Float[Array, "k d d"]
 
+    @default_rules()
     def __init__(
         self,
         weights: Float[np.ndarray, " k"],
@@ -133,6 +134,7 @@ class GaussianMixture(AbstractTarget):
         """d."""
         return self.means.shape[1]
 
+    @default_rules()
     def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
         """log rho1(y), shape (n,)."""
         y = check_points(y, self.dim, "y")
@@ -141,6 +143,7 @@ class GaussianMixture(AbstractTarget):
         exponents = self.log_weights + log_dets - 0.5 * jnp.sum(r * r, axis=2)
         return logsumexp(exponents, axis=1) - 0.5 * self.dim * math.log(2 * math.pi)
 
+    @default_rules()
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n draws, shape (n, d); MemoryError where they do not fit."""
         check_fits("n", n, self.dim)
@@ -192,6 +195,7 @@ class RotatedProduct(AbstractTarget):
     stds: Float[Array, "d k"]
     rotation: Float[Array, "d d"]
 
+    @default_rules()
     def __init__(
         self,
         weights: Float[np.ndarray, "d k"],
@@ -237,6 +241,7 @@ class RotatedProduct(AbstractTarget):
         """d."""
         return self.rotation.shape[0]
 
+    @default_rules()
     def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Log-density, nats, shape (n,)."""
         z = check_points(y, self.dim, "y") @ self.rotation
@@ -245,6 +250,7 @@ class RotatedProduct(AbstractTarget):
         factors = logsumexp(exponents, axis=2) - 0.5 * math.log(2 * math.pi)
         return jnp.sum(factors, axis=1)
 
+    @default_rules()
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n draws, shape (n, d); MemoryError where they do not fit."""
         check_fits("n", n, self.dim)

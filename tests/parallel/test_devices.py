@@ -1,10 +1,14 @@
 """Rows spread over devices: the same numbers as on one, to rounding; who may choose devices."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from otflow import OTFlow
+from otflow.certificates import DualConfig
 from otflow.datasets import moons
 from otflow.parallel.cores import cores_in_reach
 from otflow.parallel.devices import map_chunks, one_lapack_thread, row_mesh, use_all_cores
@@ -110,6 +114,7 @@ FIT = """
 import sys
 import numpy as np, jax
 from otflow import OTFlow
+from otflow.certificates import DualConfig
 from otflow.datasets import moons
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 x = moons(801, seed=0)  # validation and batches that no number of devices divides
@@ -152,8 +157,6 @@ def _scaled(scale, x, nothing):
 
 
 def test_lapack_threads_are_given_back():
-    from threadpoolctl import threadpool_info
-
     def threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
@@ -163,6 +166,46 @@ def test_lapack_threads_are_given_back():
     with one_lapack_thread():
         assert set(threads()) == {1}
     assert threads() == before
+
+
+def test_lapack_threads_are_given_back_by_the_last_to_leave():
+    """In whatever order: nobody within sees more than one, and the process has its own again."""
+    blas = ThreadpoolController()
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with blas.limit(limits=2, user_api="blas"):
+        first, second = one_lapack_thread(), one_lapack_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("score", "sample"), pytest.param(("score", "sample", "certify"), marks=pytest.mark.slow)],
+)
+def test_threads_at_once(trained, names):
+    """The numbers of each alone, and the process's BLAS as it was."""
+    model, x = trained("conforming"), moons(256, seed=3)
+    quick = DualConfig(width=8, regression_steps=20, ascent_steps=5, batch_size=64)
+    jobs = {
+        "score": lambda: model.score_samples(x),
+        "sample": lambda: model.sample(256, random_state=0),
+        "certify": lambda: model.certify(x, config=quick).upper,
+    }
+    alone = {name: jobs[name]() for name in names}
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        with ThreadPoolExecutor(4) as pool:
+            found = [(name, pool.submit(jobs[name])) for name in 4 * names]
+        for name, result in found:
+            np.testing.assert_array_equal(result.result(), alone[name])
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert {pool["num_threads"] for pool in pools} == {2}
 
 
 def test_use_all_cores_tells_how_many_devices_there_are():

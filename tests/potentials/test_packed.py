@@ -78,6 +78,25 @@ def test_sum_of_squares_and_its_slopes():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_forward_mode_is_the_transpose_of_reverse_mode():
+    """<u, J v> = <J' u, v> for squares and their sums."""
+    weights, v, u = RNG.random(2), RNG.standard_normal((2, 4, 5)), RNG.standard_normal((10, 5))
+    dw, dv = RNG.standard_normal(2), RNG.standard_normal((2, 4, 5))
+    cases = ((summed_squares, (weights, v), (dw, dv)), (squares, (v[0],), (dv[0],)))
+    for function, at, direction in cases:
+        moved = jax.jvp(function, at, direction)[1]
+        slopes = jax.vjp(function, *at)[1](jnp.asarray(u))
+        expected = sum(np.vdot(s, d) for s, d in zip(slopes, direction, strict=True))
+        assert np.vdot(u, moved) == pytest.approx(expected, rel=1e-12)
+
+
+def test_slopes_have_no_scatter():
+    """On a CPU a scatter goes number by number."""
+    v = RNG.standard_normal((2, 4, 5))
+    slopes = jax.grad(lambda w, v: summed_squares(w, v).sum(), (0, 1))
+    assert "scatter" not in str(jax.make_jaxpr(slopes)(RNG.random(2), v))
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 11, 16])
 def test_sweep_is_log_det_and_inverse(dim):
     """Condition numbers of some hundreds: 1e-11."""

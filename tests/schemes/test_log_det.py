@@ -106,6 +106,14 @@ def test_gradient_is_that_of_autodiff(function):
     np.testing.assert_allclose(slopes(function, M), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_forward_mode_has_the_same_slopes(function):
+    M, D = both_sides(3), symmetric(3, 6)
+    moved = jax.jit(lambda M, D: jax.jvp(function, (M,), (D,))[1])(M, D)
+    expected = np.einsum("nde,nde->n", slopes(function, M), D)
+    np.testing.assert_allclose(moved, expected, rtol=1e-12, atol=1e-12)
+
+
 def slogdet(M):
     return jax.numpy.linalg.slogdet(M)[1]
 

@@ -16,9 +16,11 @@ from otflow.certificates.task import Task
 from otflow.flow.flow import Flow
 from otflow.model.model import Model
 from otflow.support.checks import check_count
+from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 
 
+@default_rules()
 def certify(
     flow: Flow,
     X: Float[np.ndarray, "n d"] | None = None,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -16,8 +15,9 @@ from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.conforming import Conforming
+from otflow.support.compiling import within_jax
 from otflow.support.memory import check_fits
-from otflow.support.precision import cast, dtype_of, precision
+from otflow.support.precision import cast, dtype_of, own_precision, precision
 from otflow.targets import AbstractTarget, StandardNormal
 
 Condition = Float[Array, "n k"] | Float[Array, " k"] | None  # None for an unconditional flow
@@ -43,7 +43,7 @@ def _in_own_precision(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def wrapped(self: "Flow", *args: Any, **kwargs: Any) -> Any:
-        with precision(dtype_of(self.potential)):
+        with own_precision(self.potential, (self, args, kwargs)):
             return compiled(self, *args, **kwargs)
 
     return wrapped
@@ -60,10 +60,10 @@ def _by_rows(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def wrapped(self: "Flow", *args: Any, **kwargs: Any) -> Any:
         _, x, *rest = signature.bind(self, *args, **kwargs).args
-        with precision(dtype_of(self.potential)):
+        with own_precision(self.potential, (self, x, rest)):
             x = self._points(x, name)
             condition = self._conditions(rest[0] if rest else None, x.shape[0])
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, x))):
+            if within_jax((self, x, condition)):
                 return method(self, x, condition)
             if condition is not None:
                 condition = jnp.broadcast_to(condition, (x.shape[0], self.condition_dim))
@@ -77,9 +77,11 @@ class Flow(eqx.Module):
     """The map x -> T(x) that a potential generates, with the density it gives to the data.
 
     forward goes from data to target. Parameters in float64 compute in float64 whatever JAX's
-    global setting is. All methods work on n points at once and are compiled for their shape. A
-    conditional flow (`condition_dim` k > 0) needs a condition in each of them: (n, k), a row a
-    point, or (k,), one for all points; any other shape, or one too many, is a ValueError.
+    global setting is, and within a transformation that lacks it raise ValueError. Derivatives,
+    those of the inverse too, exist in both modes, and are 0 at points that are not valid. All
+    methods work on n points at once and are compiled for their shape. A conditional flow
+    (`condition_dim` k > 0) needs a condition in each of them: (n, k), a row a point, or (k,), one
+    for all points; any other shape, or one too many, is a ValueError.
 
     Args:
         potential: Phi.
@@ -136,7 +138,7 @@ class Flow(eqx.Module):
         Raises:
             ValueError: the flow is unconditional, or the shape is not (k,).
         """
-        with precision(dtype_of(self.potential)):
+        with own_precision(self.potential, (self, condition)):
             bound = self._given(condition, None)
         return Flow(bound, self.target, self.scheme)
 
@@ -202,7 +204,7 @@ class Flow(eqx.Module):
         self, key: PRNGKeyArray, n: int, condition: Condition = None
     ) -> SamplesWithLogProb:
         """n draws and their log-density, from one pass of the inverse flow."""
-        with precision(dtype_of(self.potential)):
+        with own_precision(self.potential, (self, key, condition)):
             y = self._draw(key, n)
             pulled = self.pull(y, condition)
             log_prob = self.target.log_prob(y) - pulled.log_det

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme, Push
+from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 
 
@@ -57,6 +58,7 @@ def costs_at(history: dict[str, list[float]], row: int) -> dict[str, float]:
     return {name: history[f"val_{name}"][row] for name in names if f"val_{name}" in history}
 
 
+@default_rules()
 def costs(
     potential: AbstractPotential,
     scheme: AbstractScheme,

@@ -8,6 +8,7 @@ number; importing otflow changes nothing.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -186,19 +187,46 @@ def gathered(tree: Tree) -> Tree:
     return jax.tree.map(leaf, tree)
 
 
+class _OneThread:
+    """A limit of the whole process: the first thread that asks sets it, the last one lifts it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit = _libraries().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+
+_ONE_THREAD = _OneThread()
+
+
 @contextlib.contextmanager
 def one_lapack_thread() -> Iterator[None]:
-    """LAPACK calls on one thread each.
+    """LAPACK calls on one thread each, until the last of the threads that are within leaves.
 
     XLA calls it once a matrix; with threads of its own it makes those calls wait for one another,
     which was measured to double the time of a training step.
     """
-    with _threads().limit(limits=1, user_api="blas"):
+    _ONE_THREAD.enter()
+    try:
         yield
+    finally:
+        _ONE_THREAD.leave()
 
 
 @functools.cache
-def _threads() -> ThreadpoolController:
+def _libraries() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401  the library whose LAPACK XLA calls: loaded before the search
 
     return ThreadpoolController()

@@ -20,6 +20,7 @@ from otflow.potentials.base import (
 from otflow.potentials.gaussian import GaussianBase
 from otflow.potentials.resnet import ResNetPotential
 from otflow.potentials.stages import ConvexStages, slopes
+from otflow.support.precision import default_rules
 
 Condition = Float[Array, "n k"] | Float[Array, " k"]
 
@@ -98,6 +99,7 @@ class ConditionalResNet(AbstractConditional):
                 )
 
     @staticmethod
+    @default_rules()
     def create(
         dim: int,
         condition_dim: int,
@@ -158,6 +160,7 @@ class ConditionalGaussian(AbstractConditional):
                 raise ValueError(f"{name}: expected shape ({self.base.dim}, k); got {got}.")
 
     @staticmethod
+    @default_rules()
     def solve(
         mean: Float[np.ndarray, " d"],
         W: Float[np.ndarray, "d k"],
@@ -224,6 +227,7 @@ class ConditionalStages(AbstractConditional):
                 )
 
     @staticmethod
+    @default_rules()
     def create(
         base: ConditionalGaussian, n_steps: int, width: int, key: PRNGKeyArray
     ) -> "ConditionalStages":

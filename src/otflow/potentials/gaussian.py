@@ -15,6 +15,7 @@ from otflow.potentials.base import (
     Times,
     join_time,
 )
+from otflow.support.precision import default_rules
 
 
 class GaussianBase(AbstractPotential):
@@ -32,6 +33,7 @@ class GaussianBase(AbstractPotential):
     trainable: ClassVar[bool] = False
 
     @staticmethod
+    @default_rules()
     def solve(
         mean: Float[np.ndarray, " d"],
         cov: Float[np.ndarray, "d d"],

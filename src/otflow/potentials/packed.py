@@ -22,35 +22,40 @@ def packed_dim(size: int) -> int:
     return (math.isqrt(8 * size + 1) - 1) // 2
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def squares(v: Float[Array, "*k d n"]) -> Float[Array, "*k t n"]:
     """v v' of each column."""
     rows, columns = pairs(v.shape[-2])
     return v[..., rows, :] * v[..., columns, :]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def summed_squares(weights: Float[Array, " k"], v: Float[Array, "k d n"]) -> Float[Array, "t n"]:
     """sum_k weights_k v_k v_k' of each column, without the k terms."""
     rows, columns = pairs(v.shape[1])
     return jnp.sum((weights[:, None, None] * v)[:, rows] * v[:, columns], axis=0)
 
 
-def _turned(cotangent: Float[Array, "... t n"], v: Float[Array, "*k d n"]) -> Array:
-    """The slope of <cotangent, v v'> in v; the derivative of an index would scatter."""
-    d = v.shape[-2]
-    both = cotangent[..., _places(d), :] * (1 + np.eye(d, dtype=v.dtype))[..., None]
-    return jnp.sum(both * v[..., None, :, :], axis=-2)
+@squares.defjvp
+def _squares_jvp(primals, tangents):
+    (v,), (dv,) = primals, tangents
+    return squares(v), _both_ways(dv[..., :, None, :] * v[..., None, :, :])
 
 
-def _summed_back(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    weights, v = kept
-    turned = _turned(cotangent, v)
-    return 0.5 * jnp.sum(turned * v, axis=(1, 2)), weights[:, None, None] * turned
+@summed_squares.defjvp
+def _summed_squares_jvp(primals, tangents):
+    (weights, v), (dw, dv) = primals, tangents
+    moved = weights[:, None, None] * dv + (0.5 * dw)[:, None, None] * v
+    crossed = jnp.sum(moved[:, :, None] * v[:, None], axis=0)
+    return summed_squares(weights, v), _both_ways(crossed)
 
 
-squares.defvjp(lambda v: (squares(v), v), lambda v, cotangent: (_turned(cotangent, v),))
-summed_squares.defvjp(lambda w, v: (summed_squares(w, v), (w, v)), _summed_back)
+def _both_ways(M: Float[Array, "*k d d n"]) -> Float[Array, "*k t n"]:
+    """M + M', packed, by a scatter: so its transpose, which training needs, has none."""
+    d, n = M.shape[-2:]
+    twice = (1 + np.eye(d, dtype=M.dtype))[..., None]  # the diagonal comes once
+    start = jnp.zeros((*M.shape[:-3], packed_size(d), n), M.dtype)
+    return start.at[..., _places(d), :].add(twice * M)
 
 
 def pack(M: Float[Array, "n d d"]) -> Float[Array, "t n"]:

@@ -17,6 +17,7 @@ from otflow.potentials.base import (
     Times,
     join_time,
 )
+from otflow.support.precision import default_rules
 
 
 class _Pass(eqx.Module):
@@ -62,6 +63,7 @@ class ResNetPotential(AbstractPotential):
                 raise ValueError(f"{name}: expected shape {shape}; got {got}.")
 
     @staticmethod
+    @default_rules()
     def create(
         dim: int,
         width: int,

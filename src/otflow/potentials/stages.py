@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from otflow.potentials.base import AbstractStages, EulerStep, Points, Times, check_points
 from otflow.potentials.gaussian import GaussianBase
 from otflow.potentials.packed import pack, packed_size, squares, summed_squares
+from otflow.support.precision import default_rules
 
 FLOOR = 0.05  # F_k, as a share of the Jacobian of the Gaussian base's step
 GROUPS, GROUP_SIZE = 4, 32  # log-sum-exps a stage, and terms of each
@@ -137,6 +138,7 @@ class ConvexStages(AbstractStages):
                 raise ValueError(f"{name}: expected shape {shape}; got {got}.")
 
     @staticmethod
+    @default_rules()
     def create(
         base: GaussianBase,
         n_steps: int,

@@ -1,18 +1,21 @@
 """log det of symmetric positive definite matrices: exact for scoring, with a barrier to train."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from otflow.potentials.packed import dense, packed_dim, pairs, sweep, unpack
+from otflow.support.precision import default_rules
 
 SWEPT = 16  # columns up to which sweeps over all points beat a call of LAPACK a point (measured)
 BARRIER = 1e-3  # eigenvalue below which the barrier replaces the logarithm
 MARGIN = 0.01  # eigenvalue that training asks for between and around the data
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     """log det M; -inf where M is not positive definite, NaN only where M itself is not finite.
 
@@ -29,7 +32,7 @@ def _exact(M: Array) -> tuple[Array, Array]:
     return value, jnp.where(definite[:, None, None], inverse, 0.0)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def barrier_log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     """log det M where all eigenvalues are at least BARRIER; else a smooth extension.
 
@@ -40,7 +43,7 @@ def barrier_log_det(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     return _barrier(M)[0]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def shortfall(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     """sum over eigenvalues below MARGIN of ((MARGIN - eigenvalue) / MARGIN)^2: 0 where M > MARGIN.
 
@@ -49,7 +52,7 @@ def shortfall(M: Float[Array, "n d d"]) -> Float[Array, " n"]:
     return _shortfall(M)[0]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def packed_log_det(packed: Float[Array, "t n"]) -> Float[Array, " n"]:
     """log det of packed positive definite matrices; its gradient is their inverse."""
     return _packed(packed)[0]
@@ -83,14 +86,21 @@ def _barrier(M: Array) -> tuple[Array, Array]:
     return jax.lax.cond(low.any(), _extended, lambda _: (found, inverse), M)
 
 
-def _pull_back(slope: Array, cotangent: Array) -> tuple[Array]:
-    return (cotangent[:, None, None] * slope,)
+def _has_slope(function: jax.custom_jvp, value_and_slope: Callable, axes: tuple[int, ...]) -> None:
+    """Give a function of matrices, that sums over those axes, its derivative."""
+
+    def jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        with default_rules():
+            value, slope = value_and_slope(*primals)
+        return value, jnp.sum(tangents[0] * slope, axis=axes)
+
+    function.defjvp(jvp)
 
 
-log_det.defvjp(_exact, _pull_back)
-barrier_log_det.defvjp(_barrier, _pull_back)
-shortfall.defvjp(_shortfall, _pull_back)
-packed_log_det.defvjp(_packed, lambda slope, cotangent: (cotangent * slope,))
+_has_slope(log_det, _exact, (1, 2))
+_has_slope(barrier_log_det, _barrier, (1, 2))
+_has_slope(shortfall, _shortfall, (1, 2))
+_has_slope(packed_log_det, _packed, (0,))
 
 
 def factorise_packed(packed: Float[Array, "t n"]) -> tuple[Array, Array]:

@@ -35,7 +35,7 @@ class _Descent(NamedTuple):
 def invert_stage(
     potential: AbstractStages,
     y: Float[Array, "n d"],
-    t: float,
+    t: Array | float,
     guess: Float[Array, "n d"] | None = None,
 ) -> Inverted:
     """x with T_k(x) = y, k the stage of t, by Newton with a line search.
@@ -57,7 +57,11 @@ def invert_stage(
 
 
 def _descend(
-    potential: AbstractStages, y: Float[Array, "n d"], t: float, start: _Descent, left: int
+    potential: AbstractStages,
+    y: Float[Array, "n d"],
+    t: Array | float,
+    start: _Descent,
+    left: int,
 ) -> _Descent:
     """Newton steps until no more than `left` points are not done."""
     goal = _goal(y)
@@ -87,7 +91,7 @@ def _descend(
 
 
 def _solved(
-    potential: AbstractStages, y: Float[Array, "n d"], t: float, x: Float[Array, "n d"]
+    potential: AbstractStages, y: Float[Array, "n d"], t: Array | float, x: Float[Array, "n d"]
 ) -> tuple[Float[Array, " n"], Float[Array, "n d"], Float[Array, " n"]]:
     """The residual's size, the Newton step and the log-determinant at x."""
     found = potential.step(x, t)
@@ -110,13 +114,14 @@ class _Newton(NamedTuple):
 
 
 def invert_step(
-    potential: AbstractPotential, y: Float[Array, "n d"], t: float, h: float
+    potential: AbstractPotential, y: Float[Array, "n d"], t: Array, end: Array, h: float
 ) -> tuple[Float[Array, "n d"], Bool[Array, " n"]]:
     """x with x - h grad Phi(x, t) = y, by Newton with Levenberg damping, and where it converged.
 
     The problem is the minimisation of the convex |x|^2/2 - h Phi(x, t) - <x, y>. The start is the
-    point that moves to y in a straight line with the velocity there: exact where trajectories are
-    straight. A step that does not shrink the residual is not taken; its point's damping grows.
+    point that moves to y in a straight line with the velocity there, at `end`, t + h: exact where
+    trajectories are straight. A step that does not shrink the residual is not taken; its point's
+    damping grows.
     """
     eye = jnp.eye(y.shape[1], dtype=y.dtype)
     goal = _goal(y)
@@ -146,14 +151,14 @@ def invert_step(
             state.iteration + 1,
         )
 
-    guess = y + h * potential.gradient(y, t + h)[:, :-1]
+    guess = y + h * potential.gradient(y, end)[:, :-1]
     residual, matrix = linearise(guess)
     n = y.shape[0]
     start = _Newton(
         guess, residual, matrix, jnp.zeros(n, y.dtype), _norm(residual) <= goal, jnp.zeros((), int)
     )
-    end = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
-    return end.x, _norm(end.residual) <= 100 * goal
+    last = jax.lax.while_loop(lambda s: (~s.done.all()) & (s.iteration < _MOST_NEWTON), body, start)
+    return last.x, _norm(last.residual) <= 100 * goal
 
 
 def _norm(r: Float[Array, "n d"]) -> Float[Array, " n"]:

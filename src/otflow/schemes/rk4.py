@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised, straightness
+from otflow.schemes.implicit import inverse
+from otflow.support.precision import default_rules
 
 _MOST_CORRECTIONS = 8
 
@@ -40,6 +42,7 @@ class RK4(AbstractScheme):
         """Twice the steps: the difference between the two estimates the integration error."""
         return RK4(2 * self.n_steps, self.trace)
 
+    @default_rules()
     def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
         """From t = 0 to t = 1."""
         h = 1 / self.n_steps
@@ -52,15 +55,20 @@ class RK4(AbstractScheme):
         bend = straightness(x, y, transport)
         return Push(y, log_det, transport, bend, jnp.isfinite(log_det), hjb)
 
+    @default_rules()
     def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
         """The inverse of push to rounding: RK4 backwards, then corrected by its own defect.
 
         Points at which the correction does not converge, because the steps are too long, are not
         `valid`.
         """
+        return inverse(RK4._pull, self, potential, y)
+
+    def _pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
         x, converged = self._invert(potential, y)
         return self.push(potential, x).inverted(x, converged)
 
+    @default_rules()
     def trajectories(
         self, potential: AbstractPotential, x: Float[Array, "n d"]
     ) -> Float[Array, "steps+1 n d"]:

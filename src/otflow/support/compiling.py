@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 # JAX 0.12 hands elementwise work on the CPU to a library that makes a step 15 to 70 % slower
 _WANTED = {"xla_cpu_experimental_ynn_fusion_type": ""}
@@ -37,3 +38,11 @@ def compiler_options() -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return {}
     return dict(_WANTED)
+
+
+def within_jax(tree: object) -> bool:
+    """Whether a tree is under a transformation, or all computations go into somebody's program."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        return True
+    with jax.transfer_guard("allow"):
+        return isinstance(jnp.zeros(()), jax.core.Tracer)

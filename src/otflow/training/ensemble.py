@@ -22,6 +22,7 @@ from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.checks import check_count, check_number
 from otflow.support.compiling import hot_jit
+from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 from otflow.training.config import TrainingConfig
 from otflow.training.loop import learning_rate_schedule
@@ -103,6 +104,7 @@ class Given(eqx.Module):
         return self.keys, self.data
 
 
+@default_rules()
 def train_ensemble(
     start: AbstractPotential,
     scheme: AbstractScheme,

@@ -16,6 +16,7 @@ from otflow.parallel.job import from_first, losses_told
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes import RK4, AbstractScheme
 from otflow.schemes.hutchinson import HutchinsonRK4
+from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 from otflow.training.block import ShardedRows, StepLog, make_block, sharded_costs
 from otflow.training.checkpoint import Checkpoint, Watch
@@ -28,6 +29,7 @@ _ERROR_ROWS = 256  # validation rows on which the integration error is estimated
 _RESUME = "Start it again with its checkpoint and resume, on any number of processes."
 
 
+@default_rules()
 def train(
     potential: AbstractPotential,
     scheme: AbstractScheme,

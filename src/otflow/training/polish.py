@@ -14,6 +14,7 @@ from otflow.data.rows import Rows, as_rows
 from otflow.flow.objective import Costs, costs, kl_terms
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
+from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 from otflow.training.checkpoint import Checkpoint, Watch
 from otflow.training.natural import TAIL, NaturalConfig, NaturalDescent
@@ -25,6 +26,7 @@ _PATIENCE = 5  # validations without improvement before a run on data stops
 _FAR = 1e-3  # share of points with |log ratio| > 1 up to which the control variate is used
 
 
+@default_rules()
 def polish(
     potential: AbstractPotential,
     scheme: AbstractScheme,
