@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 import otflow
 from otflow.data.columns import check_on_grid, named
 from otflow.data.preprocessing import Standardizer
+from otflow.flow.normalisation import Integral, doubt
 from otflow.model.model import Model, package_versions
 from otflow.model.modelfile import save_model
 from otflow.support.checks import check_count
@@ -34,6 +35,7 @@ class FittedEstimator(TabularEstimator):
 
     random_state: Any
     condition_scaler_: Standardizer | None
+    integral_: Integral | None
     natural_history_: dict[str, list[float]]
     fit: Callable[..., Any]
 
@@ -42,14 +44,21 @@ class FittedEstimator(TabularEstimator):
 
         It is that of the continuous variable at X as given, also in dequantised columns (there X
         is the middle of its cell); -inf outside the bounds. A model fitted with a condition needs
-        one here and in the methods below: (n, k), a row a point, or (k,), one for all.
+        one here and in the methods below: (n, k), a row a point, or (k,), one for all. Warns where
+        `integral_` is above one, or the map may fold and that was not measured.
         """
         return self._scores(self._check(X), condition)
 
     def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
         scores, invalid = self.model_.log_prob(X, condition)
         _warn_invalid(invalid, "rows have log-density -inf: the map is not invertible")
+        self._warn_mass(stacklevel=4)
         return scores
+
+    def _warn_mass(self, stacklevel: int) -> None:
+        """Say where the density is known not to integrate to one, or not known to."""
+        if (told := doubt(self.flow_, self.integral_)) is not None:
+            warnings.warn(told, UserWarning, stacklevel)
 
     def log_mass_bound(
         self, X: Any, n_draws: int = 16, random_state: Any = None, condition: Any = None
@@ -102,6 +111,7 @@ class FittedEstimator(TabularEstimator):
         seed = self._seed(state)
         x, valid = self.model_.sample(n_samples, seed, condition)
         _warn_unsafe(valid)
+        self._warn_mass(stacklevel=3)
         return in_container(self, x)
 
     def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
