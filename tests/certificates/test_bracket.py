@@ -19,10 +19,13 @@ def test_by_hand():
     rng = np.random.default_rng(0)
     half, gap = rng.chisquare(2, 300), 0.01 * rng.chisquare(1, 100)
     found = bracket(half, gap, 0.9)
-    assert found.upper == upper_bound(half, 0.95)
-    assert found.lower == lower_bound(half, 1 - 0.045) - upper_bound(gap, 1 - 0.005)
-    assert found.excess == upper_bound(gap, 0.9)
+    assert found.upper == upper_bound(half, 0.95).value
+    low, most = lower_bound(half, 1 - 0.045), upper_bound(gap, 1 - 0.005)
+    assert found.lower == low.value - most.value
+    assert found.excess == upper_bound(gap, 0.9).value
     assert (found.n, found.n_gap) == (300, 100)
+    few = "{} draws, fewer than 400, cannot tell their tail"
+    assert found.doubts == (few.format(300), "dual gap: " + few.format(100))
     assert found.relative_width == pytest.approx((found.upper - found.lower) / found.upper)
     assert bracket(half, 100 + gap, 0.9).lower == 0.0  # W2 is never negative
 
@@ -49,6 +52,17 @@ def test_coverage_of_small_samples():
         found = bracket_pairs(x, exact.map(x), config=config, seed=seed)
         held += found.lower <= exact.transport <= found.upper
     assert held >= 52
+
+
+def test_what_may_be_called_proved():
+    """Squares of two normal columns may; of a Pareto column, and beside a Pareto gap, not."""
+    rng = np.random.default_rng(0)
+    half, heavy = rng.exponential(size=2000), rng.pareto(2.5, 2000) ** 2
+    assert bracket(half, None).doubts == bracket(half, half).doubts == ("", "")
+    assert (bracket(half, None).gap, bracket(half, None).excess) == (0.0, 0.0)
+    assert bracket(heavy, None).doubts[0].startswith("the tail index may be")
+    assert bracket(heavy, None).doubts[1] == ""
+    assert all(doubt.startswith("dual gap: the tail") for doubt in bracket(half, heavy).doubts)
 
 
 def test_a_coupling_that_is_not_optimal_leaves_a_wide_bracket():

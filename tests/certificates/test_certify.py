@@ -141,6 +141,16 @@ class TestExactFlow:
             assert line.explanation
             assert line.unit
 
+    def test_a_map_that_may_fold_proves_no_kl(self, good):
+        """A potential without stages: the integral is measured, the KL rests on it."""
+        names = ("KL(T#rho0, target)", "J_alpha of the flow", "duality gap of J_alpha")
+        for name in (*names, "W2(T#rho0, target)"):
+            assert good.line(name).label == "estimated"
+        for name in names:
+            assert "the map may fold, and its density sums to 1" in good.line(name).explanation
+        for name in ("1/2 W2^2(rho0, T#rho0)", "excess transport", "J*_alpha, lower bound"):
+            assert good.line(name).label == "proved (95 %)", good.line(name).explanation
+
     def test_to_dict_is_json(self, good):
         found = json.loads(json.dumps(good.to_dict()))
         assert (found["lower"], found["upper"]) == (good.lower, good.upper)

@@ -62,6 +62,22 @@ def test_info(model, monkeypatch):
     assert "alpha 30.0" in told
 
 
+def test_info_says_what_the_density_integrates_to(model, tmp_path):
+    """Measured (see conftest.py), one by construction, or not measured."""
+    assert json.loads(run("info", model, "--json").stdout)["integral"] == "1 +- 0"
+    OTFlow(**SMALL | {"scheme": "conforming", "potential": "convex"}).fit(X).save(tmp_path / "c")
+    told = json.loads(run("info", tmp_path / "c", "--json").stdout)["integral"]
+    assert told == "1: every step is a bijection"
+    assert "integral: not measured: `certify` on rows" in run("info", VERSION_1).stdout
+
+
+def test_score_and_sample_warn_of_an_integral_not_measured(tmp_path):
+    polars.DataFrame(X, ["height", "weight"]).write_csv(tmp_path / "x.csv")
+    for words in (("score", tmp_path / "x.csv"), ("sample", "--out", tmp_path / "s.csv")):
+        with pytest.warns(UserWarning, match="may fold, and the integral"):
+            run(words[0], VERSION_1, *words[1:])
+
+
 def test_info_of_an_older_file():
     assert json.loads(run("info", VERSION_1, "--json").stdout)["versions"] == {"otflow": "0.1.0"}
 

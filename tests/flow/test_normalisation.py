@@ -7,10 +7,18 @@ from scipy.stats import norm
 
 import otflow.estimator.fitting
 from otflow import Flow, OTFlow, load
-from otflow.flow.normalisation import Integral, density_integral
+from otflow.flow.normalisation import (
+    BY_CONSTRUCTION,
+    NOT_MEASURED,
+    Integral,
+    density_integral,
+    doubt,
+    may_fold,
+    told,
+)
 from otflow.potentials import GaussianBase
 from otflow.potentials.base import AbstractPotential, GradientHessian
-from otflow.schemes import Conforming
+from otflow.schemes import RK4, Conforming
 from tests.fakes import SMALL, no_training
 
 RNG = np.random.default_rng(0)
@@ -36,7 +44,18 @@ class Fold(AbstractPotential):
         raise NotImplementedError
 
     def gradient_and_hessian(self, x, t):
-        return GradientHessian(self.gradient(x, t), (2 - 3 * x**2)[..., None])
+        return GradientHessian(self.gradient(x, t), ((2 - 3 * x**2) * self.one)[..., None])
+
+
+class FoldGiven(Fold):
+    """That under the condition 1, the identity under 0."""
+
+    @property
+    def condition_dim(self):
+        return 1
+
+    def given(self, condition):
+        return Fold(jnp.asarray(condition))
 
 
 def test_a_fold_counts_twice():
@@ -50,6 +69,17 @@ def test_a_fold_counts_twice():
     assert found.above_one
     grid = np.linspace(-3, 3, 60_001)[:, None]
     assert np.exp(np.asarray(flow.log_prob(grid))).sum() * 1e-4 == pytest.approx(truth, abs=1e-3)
+
+
+def test_the_integral_of_a_conditional_density_is_that_of_the_rows_conditions():
+    """Three quarters of the rows have the condition 1."""
+    flow = Flow(FoldGiven(jnp.ones(())), scheme=Conforming(1))
+    rows = np.concatenate([RNG.normal(-1.2, 0.3, 500), RNG.normal(1.2, 0.3, 500)])[:, None]
+    given = np.tile([0.0, 1.0, 1.0, 1.0], 250)[:, None]
+    found = density_integral(flow, rows, condition=given)
+    truth = 0.25 + 0.75 * 2 * norm.cdf(2 / np.sqrt(27))
+    assert found.standard_error < 0.03
+    assert found.mean == pytest.approx(truth, abs=4 * found.standard_error)
 
 
 def test_a_bijection_integrates_to_one():
@@ -72,15 +102,44 @@ def test_what_it_says(value, error, resolved, above):
 
 
 def test_users_are_told(monkeypatch, tmp_path):
-    """A warning in fit; the figure in the attribute, the file, and as it was after loading."""
+    """A warning in fit, score and sample; the figure in the attribute and the file."""
     no_training(monkeypatch)
     monkeypatch.setattr(
-        otflow.estimator.fitting, "density_integral", lambda flow, x: Integral(1.5, 0.01)
+        otflow.estimator.fitting, "density_integral", lambda *_, **__: Integral(1.5, 0.01)
     )
-    rows = RNG.standard_normal((60, 2))
-    with pytest.warns(UserWarning, match=r"integrates to 1.5 \+- 0.02, not to 1.*0.41 nats"):
+    rows, warning = RNG.standard_normal((60, 2)), r"integrates to 1.5 \+- 0.02, not to 1.*0.41 nats"
+    with pytest.warns(UserWarning, match=warning):
         model = OTFlow(**PLAIN | {"potential": "resnet"}).fit(rows)
     model.save(tmp_path / "m")
-    assert load(tmp_path / "m").integral_ == model.integral_ == Integral(1.5, 0.01)
+    again = load(tmp_path / "m")
+    assert again.integral_ == model.integral_ == Integral(1.5, 0.01)
+    for use in (again.score_samples, lambda x: again.sample(5)):
+        with pytest.warns(UserWarning, match=warning) as found:
+            use(rows)
+        assert [w.filename for w in found] == [__file__]  # where the user stands
     stages = OTFlow(**PLAIN | {"potential": "convex"}).fit(rows)  # without a warning
     assert stages.integral_ is None
+    assert doubt(stages.flow_, None) is None
+    assert told(stages.flow_, None) == BY_CONSTRUCTION
+
+
+def test_what_was_not_measured_says_so(monkeypatch, tmp_path):
+    """A file that does not hold it, whose map may fold."""
+    no_training(monkeypatch)
+    rows = RNG.standard_normal((60, 2))
+    model = OTFlow(**PLAIN | {"potential": "resnet"}).fit(rows)
+    assert model.integral_ == Integral(1.0, 0.0)  # the tests' own, see conftest.py
+    model.integral_ = None
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    for use in (again.score_samples, lambda x: again.sample(5)):
+        with pytest.warns(UserWarning, match="may fold.* not measured: `certify` on rows"):
+            use(rows)
+    assert told(again.flow_, None) == NOT_MEASURED
+
+
+def test_rk4_may_fold_whatever_it_integrates():
+    base = GaussianBase.solve(np.zeros(2), np.eye(2), 30.0)
+    assert may_fold(Flow(base, scheme=RK4(2)))
+    assert doubt(Flow(base, scheme=RK4(2)), Integral(1.0, 0.01)) is None
+    assert doubt(Flow(base, scheme=RK4(2)), Integral(1.5, 0.01)).startswith("the density integ")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from otflow.certificates.bounds import lower_bound, upper_bound
+from otflow.certificates.bounds import known, lower_bound, upper_bound
 from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import DualConfig, fit_dual, gaps
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
@@ -26,6 +26,8 @@ class Bracket:
         excess: with probability `confidence`, 1/2 E|y - x|^2 is at most this much above 1/2 W2^2;
             an upper bound of the mean gap alone, free of the sampling error of half_displacement.
         n, n_gap: pairs behind half_displacement and gap.
+        doubts: why lower or upper may not be called proved (`bounds.Bound.doubt`), and why excess
+            may not; empty texts where they may.
     """
 
     lower: float
@@ -36,6 +38,7 @@ class Bracket:
     excess: float
     n: int
     n_gap: int
+    doubts: tuple[str, str] = ("", "")
 
     @property
     def relative_width(self) -> float:
@@ -44,7 +47,9 @@ class Bracket:
 
 
 def bracket(
-    half_squared: Float[np.ndarray, " n"], gap: Float[np.ndarray, " k"], confidence: float = 0.95
+    half_squared: Float[np.ndarray, " n"],
+    gap: Float[np.ndarray, " k"] | None,
+    confidence: float = 0.95,
 ) -> Bracket:
     """The bracket from 1/2 |y - x|^2 and the Fenchel gaps of a fixed convex u.
 
@@ -56,24 +61,30 @@ def bracket(
 
     Args:
         half_squared: 1/2 |y - x|^2 of independent pairs, shape (n,).
-        gap: bounds from above of u(x) + u*(y) - <x, y> at pairs u was not fitted to, shape (k,).
+        gap: bounds from above of u(x) + u*(y) - <x, y> at pairs u was not fitted to, shape (k,);
+            None where it is zero everywhere, as for y = grad u(x).
         confidence: in (0, 1).
 
-    Source: SPEC 6; assumptions of the confidence bounds in `bounds.upper_bound`.
+    Source: SPEC 6; assumptions of the confidence bounds in `bounds.Bound.doubt`.
     """
     tail = (1 - check_fraction("confidence", confidence)) / 2
     upper = upper_bound(half_squared, 1 - tail)
     low = lower_bound(half_squared, 1 - (1 - _GAP_SHARE) * tail)
-    lower = low - upper_bound(gap, 1 - _GAP_SHARE * tail)
+    most, excess = known(0.0), known(0.0)
+    if gap is not None:
+        most = upper_bound(gap, 1 - _GAP_SHARE * tail)
+        excess = upper_bound(gap, max(confidence, 0.5 + 1e-9))
+    in_gap = f"dual gap: {excess.doubt}" if excess.doubt else ""
     return Bracket(
-        lower=max(lower, 0.0),
-        upper=max(upper, 0.0),
+        lower=max(low.value - most.value, 0.0),
+        upper=max(upper.value, 0.0),
         confidence=confidence,
         half_displacement=float(np.mean(half_squared)),
-        gap=float(np.mean(gap)),
-        excess=max(upper_bound(gap, max(confidence, 0.5 + 1e-9)), 0.0),
+        gap=0.0 if gap is None else float(np.mean(gap)),
+        excess=max(excess.value, 0.0),
         n=len(half_squared),
-        n_gap=len(gap),
+        n_gap=0 if gap is None else len(gap),
+        doubts=(upper.doubt or low.doubt or in_gap, in_gap),
     )
 
 

@@ -82,9 +82,9 @@ def certify(
     found = measure.facts(task, sample, near, local, dual, gap)
     lines = [
         *write.transport_lines(dual.bracket, dual.own),
-        *measure.distance_lines(task, sample, ratio, found.invalid),
+        *measure.distance_lines(task, sample, ratio, found),
         *write.test_lines(found.tests, found.tested),
-        *write.penalty_lines(gap, task.alpha, confidence),
+        *write.penalty_lines(gap, task.alpha, found.integral, confidence),
         *write.path_lines(sample.all, flow.scheme.refined() is None, confidence),
         *write.monotonicity_lines(found.violations, found.pairs, local.facts, confidence),
         write.log_det_line(local.log_det_difference, found.nll_error),

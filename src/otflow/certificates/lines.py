@@ -17,50 +17,64 @@ from otflow.flow.normalisation import Integral
 SQUARED = "squared data units"
 
 
+def _labelled(confidence: float, text: str, *doubts: str) -> tuple[str, str]:
+    """The label of a bound, and its explanation with the doubts that keep it from being proved."""
+    said = "; ".join(dict.fromkeys(filter(None, doubts)))
+    if not said:
+        return proved(confidence), text
+    return ESTIMATED, f"{text}; estimated only, since {said}"
+
+
+def _fold(integral: Integral | None) -> str:
+    """What a map that may fold leaves open; None where it cannot."""
+    return "" if integral is None else f"the map may fold, and its density sums to {integral}"
+
+
 def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
     """The bracket, and its width; `own`: the dual potential is the flow's."""
     u = "the flow's own convex potential" if own else "an input-convex u"
-    label = proved(found.confidence)
     n = f"{found.n} rows" + ("" if own else f", u on {found.n_gap} it was not fitted to")
+    whole, in_gap = found.doubts
+    label, text = _labelled(
+        found.confidence,
+        "value: 1/2 E|T(x)-x|^2, the cost of the flow's coupling; interval: from Kantorovich's "
+        f"dual with {u} to that cost, one-sided bounds, {n}; assumes {ASSUMPTION}",
+        whole,
+    )
+    excess_label, excess_text = _labelled(
+        found.confidence,
+        "1/2 E|T(x)-x|^2 - 1/2 W2^2(rho0, T#rho0): E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
+        f"at most {_share(found.excess, found.half_displacement)} of the cost",
+        in_gap,
+    )
+    width = (
+        f"of the bracket; {_share(found.gap, found.half_displacement)} are the dual gap, the rest "
+        "is sampling"
+    )
+    ends = (found.lower, found.upper)
+    most = (0.0, found.relative_width)
     return [
+        Line("1/2 W2^2(rho0, T#rho0)", found.half_displacement, ends, label, SQUARED, text),
+        Line("relative width (U-L)/U", found.relative_width, most, label, "1", width),
         Line(
-            "1/2 W2^2(rho0, T#rho0)",
-            found.half_displacement,
-            (found.lower, found.upper),
-            label,
-            SQUARED,
-            "value: 1/2 E|T(x)-x|^2, the cost of the flow's coupling; interval: from Kantorovich's "
-            f"dual with {u} to that cost, one-sided bounds, {n}; assumes "
-            f"{ASSUMPTION}",
-        ),
-        Line(
-            "relative width (U-L)/U",
-            found.relative_width,
-            (0.0, found.relative_width),
-            label,
-            "1",
-            f"of the bracket; {_share(found.gap, found.half_displacement)} are the dual "
-            "gap, the rest is sampling",
-        ),
-        Line(
-            "excess transport",
-            found.gap,
-            (0.0, found.excess),
-            label,
-            SQUARED,
-            "1/2 E|T(x)-x|^2 - 1/2 W2^2(rho0, T#rho0): E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
-            f"at most {_share(found.excess, found.half_displacement)} of the cost",
+            "excess transport", found.gap, (0.0, found.excess), excess_label, SQUARED, excess_text
         ),
     ]
 
 
 def mean_line(
-    name: str, values: Float[np.ndarray, " n"], label: str, unit: str, text: str, level: float
+    name: str,
+    values: Float[np.ndarray, " n"],
+    unit: str,
+    text: str,
+    confidence: float,
+    *doubts: str,
 ) -> Line:
-    """A mean with its two-sided interval at the confidence `level`."""
-    tail = (1 - level) / 2
-    interval = lower_bound(values, 1 - tail), upper_bound(values, 1 - tail)
-    return Line(name, float(np.mean(values)), interval, label, unit, text)
+    """A mean with its two-sided interval; `doubts` of it beside those of its bounds."""
+    level = (1 + confidence) / 2
+    low, high = lower_bound(values, level), upper_bound(values, level)
+    label, text = _labelled(confidence, text, *doubts, low.doubt, high.doubt)
+    return Line(name, float(np.mean(values)), (low.value, high.value), label, unit, text)
 
 
 def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
@@ -71,16 +85,17 @@ def path_lines(pushed: Pushed, exact: bool, confidence: float) -> list[Line]:
         mean_line(
             "straightness",
             bend,
-            proved(confidence) if exact else ESTIMATED,
             SQUARED,
             "E int |v - (T(x)-x)|^2 dt = E[2 transport - |T(x)-x|^2]: zero for straight lines at "
             f"constant speed; {share} of E|T(x)-x|^2",
             confidence,
+            "" if exact else "the time integration has an error",
         )
     ]
     if pushed.hjb is not None:
-        text = "E int |d_t Phi - 1/2 |grad Phi|^2| dt: zero at the optimum, at the scheme's nodes"
-        lines.append(mean_line("hjb", pushed.hjb, ESTIMATED, SQUARED, text, confidence))
+        text = "E int |d_t Phi - 1/2 |grad Phi|^2| dt: zero at the optimum"
+        nodes = "it is taken at the scheme's nodes"
+        lines.append(mean_line("hjb", pushed.hjb, SQUARED, text, confidence, nodes))
     return lines
 
 
@@ -170,11 +185,13 @@ def distance_lines(
     invalid: int,
     controlled: bool,
     normal: bool,
+    integral: Integral | None,
     confidence: float,
 ) -> list[Line]:
     """KL(T#rho0, target), and W2 <= sqrt(2 KL) where the target is N(0, I) (`normal`).
 
-    `kl` holds log-ratios, None where they are not known.
+    `kl` holds log-ratios, None where they are not known. They are those of a density only where
+    the map does not fold.
     """
     if kl is None or invalid:
         why = (
@@ -187,10 +204,10 @@ def distance_lines(
     line = mean_line(
         "KL(T#rho0, target)",
         kl,
-        proved(confidence),
         "nats",
         f"{how}, r = log rho0 + nll; relies on the flow's log-determinant, checked below",
         confidence,
+        _fold(integral),
     )
     if not normal:
         return [line, _no_distance("Talagrand's inequality is for N(0, I), the target is another")]
@@ -199,7 +216,7 @@ def distance_lines(
         "W2(T#rho0, target)",
         math.sqrt(2 * max(line.value, 0.0)),
         (0.0, math.sqrt(2 * high)),
-        proved(confidence),
+        line.label,
         "data units",
         "Talagrand's inequality for N(0, I): W2 <= sqrt(2 KL)",
     )
@@ -226,38 +243,42 @@ def test_lines(tests: dict[str, TwoSample], rows: int) -> list[Line]:
     ]
 
 
-def penalty_lines(found: PenaltyGap | None, alpha: float | None, confidence: float) -> list[Line]:
+def penalty_lines(
+    found: PenaltyGap | None, alpha: float | None, integral: Integral | None, confidence: float
+) -> list[Line]:
     """J_alpha, the dual bound of J*_alpha, and the gap; nothing where they are not known."""
     if found is None:
         return []
-    label = proved(confidence)
-    low, high = found.objective_interval
-    return [
-        Line(
+    of_objective, of_lower, of_gap = found.doubts
+    relies = "relies on the flow's log-determinant"
+    stated = (
+        (
             "J_alpha of the flow",
             found.objective,
-            (low, high),
-            label,
-            SQUARED,
-            f"transport + alpha KL at alpha = {alpha:g}; relies on the flow's log-determinant",
+            found.objective_interval,
+            f"transport + alpha KL at alpha = {alpha:g}; {relies}",
+            (_fold(integral), of_objective),
         ),
-        Line(
+        (
             "J*_alpha, lower bound",
             found.lower,
             (found.lower, None),
-            label,
-            SQUARED,
             "dual value at psi(y) = 1/2|y|^2 - w(y), w input-convex; does not rely on the flow",
+            (of_lower,),
         ),
-        Line(
+        (
             "duality gap of J_alpha",
             found.gap,
             (0.0, max(found.gap, 0.0)),
-            label,
-            SQUARED,
-            "J_alpha - J*_alpha is at most this, from paired differences",
+            f"J_alpha - J*_alpha is at most this, from paired differences; {relies}",
+            (_fold(integral), of_gap),
         ),
-    ]
+    )
+    lines = []
+    for name, value, ends, text, doubts in stated:
+        label, text = _labelled(confidence, text, *doubts)
+        lines.append(Line(name, value, ends, label, SQUARED, text))
+    return lines
 
 
 def _share(part: float, whole: float) -> str:

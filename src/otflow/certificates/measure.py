@@ -32,7 +32,7 @@ from otflow.certificates.task import Task
 from otflow.certificates.two_sample import TwoSample, mmd, sliced_w2
 from otflow.flow.flow import Flow
 from otflow.flow.jacobian import jacobians
-from otflow.flow.normalisation import Integral, density_integral
+from otflow.flow.normalisation import Integral, density_integral, may_fold
 from otflow.flow.objective import kl_terms
 from otflow.potentials.base import AbstractStages
 from otflow.schemes import Conforming
@@ -120,7 +120,7 @@ def transport_bracket(
         with precision("float64"):
             values = np.asarray(cast(own, "float64").convex_value(jnp.asarray(near.x), 0.0))
         none = np.zeros(len(near.x))
-        return Dual(bracket(half_squared, none, task.confidence), values, none, own=True)
+        return Dual(bracket(half_squared, None, task.confidence), values, none, own=True)
     fit = sample.fit
     u = fit_dual(fit.x, fit.y, task.config, task.fit_seconds, task.seed, directions)
     found = gaps(u, near.x, near.y, task.config)
@@ -156,9 +156,10 @@ def penalty(task: Task, sample: Sample, ratio: np.ndarray | None) -> PenaltyGap 
 
 
 def distance_lines(
-    task: Task, sample: Sample, ratio: np.ndarray | None, invalid: int
+    task: Task, sample: Sample, ratio: np.ndarray | None, found: Facts
 ) -> list[Line]:
     """Distance of T#rho0 to the target: KL and Talagrand's bound."""
+    invalid = found.invalid
     controlled = False
     before = log_ratios(task, sample.fit)
     if task.density is not None and before is not None and ratio is not None and not invalid:
@@ -167,14 +168,13 @@ def distance_lines(
             controlled = bool(kl_terms(before).std() < before.std())
             ratio = kl_terms(ratio) if controlled else ratio
     normal = isinstance(task.flow.target, StandardNormal)
-    return write.distance_lines(ratio, invalid, controlled, normal, task.confidence)
+    mass = found.integral
+    return write.distance_lines(ratio, invalid, controlled, normal, mass, task.confidence)
 
 
 def _integral(task: Task, near: Pushed) -> Integral | None:
-    """Of the density; None where the potential is bijective by construction."""
-    if task.flow.potential.bijective and task.flow.scheme == Conforming(task.flow.scheme.n_steps):
-        return None
-    return density_integral(task.flow, near.x, task.seed)
+    """Of the density; None where the map cannot fold."""
+    return density_integral(task.flow, near.x, task.seed) if may_fold(task.flow) else None
 
 
 def facts(
@@ -194,7 +194,7 @@ def facts(
         smallest=float(local.facts.smallest.min()),
         asymmetry=local.facts.rms_asymmetry,
         bend=float(np.mean(bend)),
-        bend_low=lower_bound(bend, (1 + task.confidence) / 2),
+        bend_low=lower_bound(bend, (1 + task.confidence) / 2).value,
         log_det_error=local.log_det_error,
         nll_error=float(np.mean(nll_error(task.flow, near.head(1024)))),
         integral=_integral(task, near),

@@ -27,12 +27,15 @@ class PenaltyGap:
         lower: a lower bound of J*_alpha; the paired differences serve as its control variate, in
             whose mean an error of the flow's log-determinant cancels.
         gap: an upper bound of J_alpha - J*_alpha, from paired differences.
+        doubts: why objective_interval, lower and gap may not be called proved
+            (`bounds.Bound.doubt`); empty texts where they may.
     """
 
     objective: float
     objective_interval: tuple[float, float]
     lower: float
     gap: float
+    doubts: tuple[str, str, str] = ("", "", "")
 
 
 def penalty_gap(
@@ -73,18 +76,22 @@ def penalty_gap(
     shift = float(centre.max())
     a = float(np.mean(np.exp(centre - shift)))
     top = upper_bound(np.exp(draws - shift), 1 - tail / 4)
-    log_mean = np.log(a) + shift + top / a - 1
+    log_mean = np.log(a) + shift + top.value / a - 1
     near = rest.head(min(len(rest.x), _CHECKED))
     conjugate = conjugates(w, near.x, near.y, config)
     dual = 0.5 * np.sum(near.x**2, axis=1) - conjugate
     objective = rest.transport + alpha * log_ratio
     difference = objective[: len(near.x)] - dual
-    gap = upper_bound(difference, 1 - tail / 4) + alpha * log_mean
+    paired = upper_bound(difference, 1 - tail / 4)
+    gap = paired.value + alpha * log_mean
+    ends = lower_bound(objective, 1 - tail), upper_bound(objective, 1 - tail)
+    of_gap = paired.doubt or top.doubt
     return PenaltyGap(
         objective=float(objective.mean()),
-        objective_interval=(lower_bound(objective, 1 - tail), upper_bound(objective, 1 - tail)),
-        lower=lower_bound(objective, 1 - tail / 2) - gap,
+        objective_interval=(ends[0].value, ends[1].value),
+        lower=lower_bound(objective, 1 - tail / 2).value - gap,
         gap=gap,
+        doubts=(ends[0].doubt or ends[1].doubt, ends[0].doubt or of_gap, of_gap),
     )
 
 

@@ -45,7 +45,7 @@ def _found(path: Path, document: dict[str, Any], tensors: dict[str, Any]) -> dic
         "iterations": training.get("n_iter"),
         "status": training.get("status"),
         "validation": _kept(training),
-        "integral": _integral(training),
+        "integral": _integral(document),
         "settings": document.get("settings", {}),
         "versions": document.get("versions") or {"otflow": document.get("otflow_version")},
     }
@@ -73,13 +73,19 @@ def _target(document: dict[str, Any], tensors: dict[str, Any]) -> str | None:
     return f"{name}, {shape[0]} components"
 
 
-def _integral(training: dict[str, Any]) -> str:
-    """Of the density, where it was measured."""
-    from otflow.flow.normalisation import Integral
+def _integral(document: dict[str, Any]) -> str:
+    """Of the density, where it was measured, or one by construction."""
+    from otflow import potentials
+    from otflow.flow.normalisation import BY_CONSTRUCTION, NOT_MEASURED, Integral
 
     try:
-        return str(Integral.kept(training) or "not measured")
-    except (AttributeError, TypeError, ValueError):
+        found = Integral.kept(document.get("training", {}))
+        if found is not None:
+            return str(found)
+        name = document["structure"]["flow"]["fields"]["potential"]["class"]
+        stages = (potentials.ConvexStages, potentials.ConditionalStages)
+        return BY_CONSTRUCTION if name in [x.__name__ for x in stages] else NOT_MEASURED
+    except (AttributeError, KeyError, TypeError, ValueError):
         return "not readable"
 
 

@@ -90,8 +90,8 @@ class OTFlow(FittedEstimator):
         history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
         n_iter_: optimiser steps behind the weights that were kept; 0 where the start was best.
         status_: why training stopped.
-        integral_: of the density, estimated where the map may fold; None where it cannot (convex
-            stages, whose density integrates to one by construction) or takes a condition.
+        integral_: of the density, estimated where the map may fold (mean over the conditions); None
+            where it cannot (convex stages: one by construction) and of files that do not hold it.
         decided_: what the data decided where a setting is None, by name.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """

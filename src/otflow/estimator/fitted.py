@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 import otflow
 from otflow.data.columns import as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
+from otflow.flow.normalisation import Integral, doubt
 from otflow.model.model import Model, package_versions
 from otflow.model.modelfile import save_model
 from otflow.support.checks import check_count
@@ -36,6 +37,7 @@ class FittedEstimator(TabularEstimator):
 
     random_state: Any
     condition_scaler_: Standardizer | None
+    integral_: Integral | None
     natural_history_: dict[str, list[float]]
     fit: Callable[..., Any]
 
@@ -45,13 +47,15 @@ class FittedEstimator(TabularEstimator):
         It is that of the continuous variable at X as given, also in dequantised columns (there X
         is the middle of its cell); -inf outside the bounds. A model fitted with a condition needs
         one here and in the methods below: (n, k), a row a point, or (k,), one for all. Rows too far
-        out for the flow's precision have -inf too, with a warning that counts them.
+        out for the flow's precision have -inf too, with a warning that counts them. Warns too where
+        `integral_` is above one, or the map may fold and that was not measured.
         """
         return self._scores(self._check(X), condition)
 
     def _scores(self, X: Float[np.ndarray, "n d"], condition: Any) -> Float[np.ndarray, " n"]:
         scores, invalid = self.model_.log_prob(X, condition)
         _warn_rows(int(invalid.sum()), invalid.size, "have log-density -inf", self._why_lost())
+        self._warn_mass(stacklevel=4)
         return scores
 
     def _why_lost(self) -> str:
@@ -60,6 +64,11 @@ class FittedEstimator(TabularEstimator):
         if self.flow_.potential.bijective:
             return far
         return f"the map folds there (train longer, use more steps, or convex stages), or {far}"
+
+    def _warn_mass(self, stacklevel: int) -> None:
+        """Say where the density is known not to integrate to one, or not known to."""
+        if (told := doubt(self.flow_, self.integral_)) is not None:
+            warnings.warn(told, UserWarning, stacklevel)
 
     def log_mass_bound(
         self, X: Any, n_draws: int = 16, random_state: Any = None, condition: Any = None
@@ -113,6 +122,7 @@ class FittedEstimator(TabularEstimator):
         check_fits("n_samples", n, self.n_features_in_, "sample_pieces draws any number.")
         x, valid = self.model_.sample(n, seed, condition)
         self._warn_unsafe(int((~valid).sum()), n)
+        self._warn_mass(stacklevel=3)
         return in_container(self, x)
 
     def sample_pieces(
@@ -141,6 +151,7 @@ class FittedEstimator(TabularEstimator):
             unsafe += int((~valid).sum())
             yield x
         self._warn_unsafe(unsafe, n)
+        self._warn_mass(stacklevel=3)
 
     def transform(self, X: Any, condition: Any = None) -> Float[np.ndarray, "n d"]:
         """T(x): the rows carried to the target, shape (n, d), float64.

@@ -10,7 +10,7 @@ from otflow.estimator.building import make_scheme, starting_potential
 from otflow.estimator.material import Material
 from otflow.estimator.settings import Settings
 from otflow.flow.flow import Flow
-from otflow.flow.normalisation import Integral, density_integral
+from otflow.flow.normalisation import Integral, density_integral, may_fold
 from otflow.potentials.base import AbstractPotential, AbstractStages
 from otflow.schemes import AbstractScheme
 from otflow.support.precision import cast
@@ -31,7 +31,7 @@ class TrainingDivergedError(FloatingPointError):
 class Fitted:
     """The best flow, its history (and that of the natural-gradient phase), and how it ended.
 
-    `integral` is that of its density where the potential is not bijective and takes no condition.
+    `integral` is that of its density where the map may fold.
     """
 
     flow: Flow
@@ -183,7 +183,9 @@ def _fitted(
     natural_history: dict[str, list[float]] | None = None,
 ) -> Fitted:
     flow = Flow(result.potential, target, result.scheme)
-    known = flow.potential.bijective or flow.condition_dim or result.status == "non_finite"
-    integral = None if known else density_integral(flow, np.asarray(rows.x))
+    integral = None
+    if may_fold(flow) and result.status != "non_finite":
+        given = None if rows.condition is None else np.asarray(rows.condition)
+        integral = density_integral(flow, np.asarray(rows.x), condition=given)
     ended = (first.history, first.best_iteration, result.status, settings)
     return Fitted(flow, *ended, integral, natural_history)

@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 from otflow.flow.evaluation import Estimate
 from otflow.flow.flow import Flow
 from otflow.flow.objective import nll
+from otflow.schemes import Conforming
 from otflow.support.precision import dtype_of, precision
 
 _DRAWS = 4096
@@ -24,6 +25,8 @@ _KERNEL = 0.3  # deviation of a kernel, in those of the columns
 _WIDER = 2.0  # deviation of the Gaussian around all rows, in theirs
 _BACK = 1e-2  # distance, in deviations, within which a point is its image's preimage
 ABOVE_ONE = 1.02  # more than rounding and the proposal's faults
+BY_CONSTRUCTION = "1: every step is a bijection"
+NOT_MEASURED = "not measured: `certify` on rows of the data measures it"
 _RESOLVED = 0.2  # standard error up to which the estimate says something
 
 
@@ -50,9 +53,9 @@ class Integral(Estimate):
     def warning(self) -> str:
         """What a user should know of a density that is none."""
         return (
-            f"the density integrates to {self}, not to 1: the map folds where no row lies, and "
-            f"log-densities are up to {math.log(self.mean):.2g} nats too high. The stages of "
-            "potential='convex' cannot fold."
+            f"the density integrates to {self}, not to 1: the map folds where no row lies, "
+            f"log-densities are up to {math.log(self.mean):.2g} nats too high, and samples come "
+            "from one side of each fold. The stages of potential='convex' cannot fold."
         )
 
     def __str__(self) -> str:
@@ -60,10 +63,33 @@ class Integral(Estimate):
         return text if self.resolved else f"{text}, not resolved"
 
 
+def may_fold(flow: Flow) -> bool:
+    """Whether the map is not a bijection by construction, so that its integral must be measured."""
+    return not (flow.potential.bijective and isinstance(flow.scheme, Conforming))
+
+
+def told(flow: Flow, integral: Integral | None) -> str:
+    """The integral in words."""
+    if integral is None:
+        return NOT_MEASURED if may_fold(flow) else BY_CONSTRUCTION
+    return f"{integral} (1 for a density)"
+
+
+def doubt(flow: Flow, integral: Integral | None) -> str | None:
+    """What a user of the density must be warned of; None where it is one as far as is known."""
+    if integral is None and may_fold(flow):
+        return f"the map may fold, and the integral of its density was {NOT_MEASURED}."
+    return integral.warning() if integral is not None and integral.above_one else None
+
+
 def density_integral(
-    flow: Flow, x: Float[np.ndarray, "n d"], seed: int = 0, draws: int = _DRAWS
+    flow: Flow,
+    x: Float[np.ndarray, "n d"],
+    seed: int = 0,
+    draws: int = _DRAWS,
+    condition: Float[np.ndarray, "n k"] | None = None,
 ) -> Integral:
-    """The integral of an unconditional flow's density over R^d.
+    """The integral of a flow's density over R^d; of a conditional one, its mean over the rows'.
 
     Half of the draws are the flow's own samples, whose law is its density where a point is the
     inverse of its own image; the others come from the rows' law, widened: kernels at the rows, and
@@ -74,18 +100,20 @@ def density_integral(
         x: rows of the law it was trained on, in its space.
         seed: of the draws.
         draws: how many.
+        condition: of the rows, where the flow takes one.
     """
     rng = np.random.default_rng(seed)
     half = draws // 2
     wide = _Wide.around(np.asarray(x, np.float64), rng)
     with precision(dtype_of(flow.potential)):
         y = flow.target.sample(jax.random.key(seed), half)
-        pulled = flow.pull(y)
-        log_own = flow.target.log_prob(y) - pulled.log_det
         drawn = wide.draw(half, rng)
-        pushed = flow.push(drawn)
+        own, others = _conditions(condition, half, rng)
+        pulled = flow.pull(y, own)
+        log_own = flow.target.log_prob(y) - pulled.log_det
+        pushed = flow.push(drawn, others)
         log_drawn = -nll(flow.target, pushed)
-        back = np.asarray(flow.inverse(pushed.points), np.float64)
+        back = np.asarray(flow.inverse(pushed.points, others), np.float64)
     found = np.asarray(pulled.valid) & np.isfinite(np.asarray(pulled.points)).all(axis=1)
     returns = np.abs((back - drawn) / wide.scale).max(axis=1) < _BACK
     points = np.concatenate([np.asarray(pulled.points, np.float64)[found], drawn])
@@ -96,6 +124,16 @@ def density_integral(
     weights = np.exp(np.where(np.isneginf(log_p), -np.inf, log_p - log_q))
     error = float(weights.std() / math.sqrt(len(weights)))
     return Integral(float(weights.mean()), error if math.isfinite(error) else math.inf)
+
+
+def _conditions(
+    condition: Float[np.ndarray, "n k"] | None, draws: int, rng: np.random.Generator
+) -> tuple[Any, Any]:
+    """Those of random rows, for the flow's samples and for the other draws."""
+    if condition is None:
+        return None, None
+    first, second = rng.integers(len(condition), size=(2, draws))
+    return condition[first], condition[second]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from otflow.certificates import Certificate
+from otflow.certificates.certificate import ESTIMATED
 from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
 from otflow.support.html import number
 
@@ -39,6 +40,8 @@ def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
         "between these ends: above the left one by a dual potential, below the right one because "
         f"the flow itself is a coupling. Width: {certificate.relative_width:.1%} of the upper end."
     )
+    if certificate.lines and certificate.lines[0].label == ESTIMATED:
+        caption += " Both ends are estimated: the first line below says why."
     if truth is not None:
         caption += f" The cross is the exact value, {number(truth)}."
     return Brackets("bracket", "Bracket of the transport cost", caption, intervals, "squared units")

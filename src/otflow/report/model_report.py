@@ -10,6 +10,7 @@ import otflow
 from otflow.certificates import Certificate
 from otflow.certificates.budget import trainable_parameters
 from otflow.data.tabular import check_data
+from otflow.flow.normalisation import told
 from otflow.report.carried import Carried, carry
 from otflow.report.certificate_panels import certificate_section
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
@@ -236,8 +237,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
         ),
         ("Round trip", f"largest |x - T^-1(T(x))| {number(_round_trip(model, rows))}"),
     ]
-    if model.integral_ is not None:
-        facts.append(("Integral of the density", f"{model.integral_} (1 for a density)"))
+    facts.append(("Integral of the density", told(model.flow_, model.integral_)))
     if isinstance(model.flow_.target, StandardNormal) and n > 1:
         spread = np.linalg.eigvalsh(np.atleast_2d(np.cov(rows.y, rowvar=False)))
         text = f"variances {number(spread[0])} to {number(spread[-1])} along principal directions"
