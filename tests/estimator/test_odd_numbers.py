@@ -170,6 +170,7 @@ def test_no_row_of_heavy_tails_is_without_density_or_inverse(dim):
     assert np.isfinite(model.score_samples(model.sample(600))).all()
 
 
+@pytest.mark.filterwarnings("ignore:the map may fold, and the integral")
 def test_a_saved_map_that_folds_counts_its_rows(tmp_path):
     """Files of older versions hold networks; this one's is made so steep that it folds."""
     model = load(SAVED / "version-0.1.0.otflow")
@@ -184,16 +185,19 @@ def test_a_saved_map_that_folds_counts_its_rows(tmp_path):
         UserWarning, match=r"of 60 rows have log-density -inf: the map folds"
     ) as told:
         scores = model.score_samples(rows)
-    assert str(told[0].message).startswith(f"{np.isneginf(scores).sum()} of 60 rows")
+    counts = [str(w.message) for w in told if "-inf" in str(w.message)]
+    assert counts[0].startswith(f"{np.isneginf(scores).sum()} of 60 rows")
     assert not np.isnan(scores).any()
     with pytest.warns(UserWarning, match=r"^\d+ of 60 rows have no inverse that is safe: the map"):
         model.inverse_transform(2 * X)
 
 
 @pytest.mark.parametrize("name", ["version-0.1.0.otflow", "version1.safetensors"])
-def test_saved_maps_that_do_not_fold_warn_of_nothing(name):
+def test_saved_maps_that_do_not_fold_lose_no_row(name):
     model = load(SAVED / name)
     rows = pandas.DataFrame(model.model_.from_flow(X), columns=model.columns_)
-    assert np.isfinite(model.score_samples(rows)).all()
+    with pytest.warns(UserWarning, match="the integral of its density was not measured"):
+        scores = model.score_samples(rows)
+    assert np.isfinite(scores).all()
     back = model.inverse_transform(model.transform(rows))
     np.testing.assert_allclose(model.model_.to_flow(back), X, atol=1e-4)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from otflow.flow.flow import Flow
-from otflow.studies.members import Network, measure, train_members
+from otflow.studies.members import AbstractMembers, Network, measure, train_members
 from otflow.studies.problems import AbstractProblem, ExactProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
@@ -29,7 +29,7 @@ class AlphaStudy(AbstractStudy):
         problem: an exact problem, or data.
         alphas: increasing, > 0.
         seeds: of network and batches.
-        network: the class of potentials.
+        network: the class of potentials, a `Network` or `Stages`.
         config: how each is trained; Adam only at the first alpha.
         evaluation: fresh points each flow is measured on.
     """
@@ -37,7 +37,7 @@ class AlphaStudy(AbstractStudy):
     problem: AbstractProblem
     alphas: tuple[float, ...] = ALPHAS
     seeds: tuple[int, ...] = (0, 1, 2, 3)
-    network: Network = Network(width=48)
+    network: AbstractMembers = Network(width=48)
     config: EnsembleConfig = EnsembleConfig()
     evaluation: int = 200_000
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.information import effective_parameters
-from otflow.studies.members import Network, point_objective, train_members
+from otflow.studies.members import AbstractMembers, Network, point_objective, train_members
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
@@ -49,7 +49,7 @@ class SampleStudy(AbstractStudy):
     sizes: tuple[int, ...] = SIZES
     replicates: tuple[int, ...] = tuple(range(16))
     alpha: float = 10.0
-    network: Network = Network(width=8)
+    network: AbstractMembers = Network(width=8)
     starts: int = 8
     optimum: EnsembleConfig = EnsembleConfig(natural=300, natural_rows=4096, learning_rate=0.03)
     optimum_rows: int = 2**16
