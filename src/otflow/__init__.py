@@ -56,6 +56,7 @@ _MOVED = {  # paths that were public once
     "objective": "flow.objective",
     "precision": "support.precision",
     "shards": "data.shards",
+    "tables": "data.tables",
 }
 __all__ = [*_MODULES, *_NAMES]
 

@@ -11,13 +11,13 @@ from jaxtyping import Float
 
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.information import effective_parameters
-from otflow.studies.members import AbstractMembers, Network, point_objective, train_members
+from otflow.studies.members import AbstractMembers, Stages, point_objective, train_members
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
-SIZES = (250, 500, 1000, 2000, 4000, 8000, 16000)
+SIZES = (250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 64000)
 _POPULATION_SEED, _OPTIMUM_SEED, _GUARD_SEED = 30_011, 30_013, 30_017
 _GUARD_ROWS, _GUARD_SCALE = 8192, 1.4
 _MOST_GROUPS = 1000
@@ -36,7 +36,8 @@ class SampleStudy(AbstractStudy):
         sizes: N, increasing.
         replicates: seeds of the sample sets.
         alpha: the penalty.
-        network: the class; small, so that the limit regime is reached.
+        network: the class; small, so that the limit regime is reached, and of bijections, so that
+            J is finite for every theta_N.
         starts: random networks from which the class optimum is sought; the best one is kept.
         optimum: their training on fresh points.
         refine: steps on `optimum_rows` fixed points after it.
@@ -49,7 +50,7 @@ class SampleStudy(AbstractStudy):
     sizes: tuple[int, ...] = SIZES
     replicates: tuple[int, ...] = tuple(range(16))
     alpha: float = 10.0
-    network: AbstractMembers = Network(width=8)
+    network: AbstractMembers = Stages(width=8, n_steps=1, groups=1, group_size=4)
     starts: int = 8
     optimum: EnsembleConfig = EnsembleConfig(natural=300, natural_rows=4096, learning_rate=0.03)
     optimum_rows: int = 2**16
