@@ -201,5 +201,5 @@ def test_a_real_run_with_a_start_that_fails(tmp_path, monkeypatch):
     best, theta = cells["class,width=3,start=1"], cells["discrete,width=3,seed=0"]
     assert best["exact_objective"] == make_problem("gaussian", 1).reference(10.0).objective
     # the untrained network is within 1e-3 of the exact answer
-    assert abs(best["objective"] - best["exact_objective"]) < 5 * best["objective_se"]
+    assert 0 <= best["objective"] - best["exact_objective"] < 1e-6
     assert theta["loss"] < best["objective"] + 0.5

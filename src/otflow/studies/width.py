@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otflow.flow.evaluation import evaluate
+from otflow.flow.evaluation import evaluate, objective_gap
 from otflow.flow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
@@ -36,7 +36,7 @@ class WidthStudy(AbstractStudy):
         depth, n_steps: of the class, see `Network`.
         config: training on fresh points.
         steps: natural-gradient steps on the N samples after it.
-        evaluation: fresh points on which J is measured, the same for all.
+        evaluation: fresh points at which the flows have to be invertible, the same for all.
     """
 
     problem: ExactProblem
@@ -88,14 +88,16 @@ class WidthStudy(AbstractStudy):
         return f"class,width={width},start={start}"
 
     def values(self, flows: list[Any]) -> list[dict[str, float]]:
-        """J of flows on common fresh points, infinite where one is not invertible; exact answer."""
+        """J* + (J - J*) of flows by `objective_gap`, infinite where one is not invertible."""
         exact, density = self.problem.reference(self.alpha), self.problem.density
         known, found = exact_values(self.problem, self.alpha), []
         for flow in flows:
             at = evaluate(flow, density, self.alpha, self.evaluation, _POPULATION_SEED, exact)
+            gap = objective_gap(flow, exact, seed=_POPULATION_SEED)
+            valid = not at.invalid and math.isfinite(gap.mean)
             values = {
-                "objective": math.inf if at.invalid else at.objective.mean,
-                "objective_se": math.nan if at.invalid else at.objective.standard_error,
+                "objective": exact.objective + gap.mean if valid else math.inf,
+                "objective_se": gap.standard_error if valid else math.nan,
                 "invalid": float(at.invalid),
             }
             found.append(values | known)
