@@ -53,8 +53,8 @@ class SampleStudy(AbstractStudy):
     network: AbstractMembers = Stages(width=8, n_steps=1, groups=1, group_size=4)
     starts: int = 8
     optimum: EnsembleConfig = EnsembleConfig(natural=300, natural_rows=4096, learning_rate=0.03)
-    optimum_rows: int = 2**16
-    refine: int = 300
+    optimum_rows: int = 2**19
+    refine: int = 150
     steps: int = 80
     evaluation: int = 200_000
     pool: int = 2**22
