@@ -1,4 +1,4 @@
-"""Damaged files: 20,000 mutated model files and 2,000 mutated tables, each read and used.
+"""Damaged files: 20,000 mutated model files and 5,000 mutated tables, each read and used.
 
     python benchmarks/fuzz.py            # all of them, about ten minutes
     python benchmarks/fuzz.py --quick    # under a minute
@@ -27,6 +27,14 @@ import numpy as np
 
 SPARE = 2**30  # bytes of address space above those in use before the first mutant
 PATIENCE = 30.0  # seconds for one mutant, compilation included
+TEXTS = (
+    ",a,b\n" + "".join(f"{i},{i / 2},{-i}\n" for i in range(20)),  # an index of pandas
+    "a;b\n" + "".join(f"{i},5;{-i},25\n" for i in range(20)),  # decimal commas
+    "a, b\n" + "".join(f"{i}, {-i}\n" for i in range(20)) + "\n\n",
+    "day,b\n" + "".join(f"2020-01-{i + 1:02d},{i}\n" for i in range(20)),
+    "kind,b\n" + "".join(f"{'xyz'[i % 3]},{i}\n" for i in range(20)),
+    '"a","b"\n' + "".join(f'"{i}","NA"\n' for i in range(20)),
+)
 TABLES = (".csv", ".npz", ".npy", ".parquet")
 
 
@@ -55,7 +63,7 @@ def model_files() -> list[bytes]:
 
 
 def table_files() -> list[tuple[str, bytes]]:
-    """A small table in every format, with its suffix."""
+    """A small table in every format, with its suffix, and texts as people have them."""
     from otflow.data.tables import Table, write_table
 
     x = np.random.default_rng(1).standard_normal((30, 3))
@@ -65,7 +73,7 @@ def table_files() -> list[tuple[str, bytes]]:
             path = Path(folder) / f"t{suffix}"
             write_table(path, Table(x, ("a", "b", "c")))
             found.append((suffix, path.read_bytes()))
-    return found
+    return found + [(".csv", text.encode()) for text in TEXTS]
 
 
 # --- mutations -----------------------------------------------------------------------------------
@@ -362,7 +370,7 @@ def main() -> int:
     return int(bad > 0)
 
 
-FULL = (("model", 20_000), ("table", 2_000))
+FULL = (("model", 20_000), ("table", 5_000))
 
 if __name__ == "__main__":
     sys.exit(main())
