@@ -99,6 +99,11 @@ class TestAll:
         told = one_line(run("all", "--out", folder, code=2))
         assert "holds width: go on with --resume" in told
 
+    def test_a_budget_is_checked_before_anything_is_written(self, folder, asked):
+        told = one_line(run("all", "--out", folder, "--budget", -1, code=2))
+        assert "budget: expected a finite number > 0; got -1" in told
+        assert not folder.exists()
+
 
 @pytest.mark.usefixtures("pictures")
 class TestRun:

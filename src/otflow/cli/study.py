@@ -93,9 +93,12 @@ def every(
     from otflow.report.page import write_page
     from otflow.report.theory import theory_document
     from otflow.studies.presets import KINDS, make_study
+    from otflow.support.checks import check_number
     from otflow.support.extras import require
 
     require("plotly", "report")
+    if budget is not None:
+        check_number("budget", budget, positive=True)
     studies = {kind: make_study(kind, _problem(problem, dim, None), seeds, demo) for kind in KINDS}
     if not resume and (there := [kind for kind in studies if (out / kind).exists()]):
         raise FileExistsError(f"{out} holds {', '.join(there)}: go on with --resume.")
