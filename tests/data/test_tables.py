@@ -342,3 +342,12 @@ def test_dates_and_categories_in_parquet(tmp_path):
         read_table(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"got sex \(Categorical.*: encode them as numbers"):
         read_table(tmp_path / "t.parquet", ["sex"])
+
+
+def test_a_name_that_holds_lines_is_told_in_one(tmp_path):
+    """A quote is missing: the header goes on over the next lines."""
+    (tmp_path / "t.csv").write_text('"a","b\n"1","x"\n' + '"2","y"\n' * 40)
+    with pytest.raises(ValueError, match=r"t\.csv: expected") as told:
+        read_table(tmp_path / "t.csv")
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 1000

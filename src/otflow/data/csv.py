@@ -68,8 +68,14 @@ def not_numeric(frame: Any) -> str:
     }
     if not wrong:
         return ""
-    told = ", ".join(f"{name} ({kind})" for name, kind in wrong.items())
+    told = ", ".join(f"{_short(name)} ({kind})" for name, kind in wrong.items())
     return f"{told}: {_remedy(frame[next(iter(wrong))])}"
+
+
+def _short(name: str) -> str:
+    """A name in one line: where a quote is missing, it holds the lines after it."""
+    words = " ".join(name.split())
+    return words if len(words) <= 40 else f"{words[:40]}..."
 
 
 def _remedy(column: Any) -> str:
@@ -81,7 +87,7 @@ def _remedy(column: Any) -> str:
         return "encode them as numbers, or choose other columns by name"
     text = column.filter(column.cast(polars.Float64, strict=False).is_null() & column.is_not_null())
     first = text[0] if len(text) else ""
-    told = f"for example {first[:40]!r} in {column.name}"
+    told = f"for example {first[:40]!r} in {_short(column.name)}"
     if _DECIMAL_COMMA.fullmatch(first.strip()):
         return f"{told}; write decimals with points"
     if _DATE.match(first.strip()):
