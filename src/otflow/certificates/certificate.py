@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from otflow.support.html import number, table
+from otflow.support.jsontext import plain
 
 ESTIMATED = "estimated"
 
@@ -108,7 +109,7 @@ class Certificate:
             "relative_width": self.relative_width,
             "largest_error": None if largest is None else largest.name,
         }
-        return _plain(found)
+        return plain(found)
 
     @classmethod
     def from_dict(cls, found: Any) -> "Certificate":
@@ -156,13 +157,3 @@ def _ends(line: dict[str, Any]) -> tuple[float | None, float | None] | None:
         return None
     low, high = line["interval"]
     return (None if low is None else float(low), None if high is None else float(high))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

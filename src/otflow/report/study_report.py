@@ -14,6 +14,11 @@ from otflow.studies.result import Series, StudyResult, Z
 from otflow.studies.runner import summarise
 from otflow.studies.store import Store
 
+THEORY = "What the theory promises"
+RULE = (
+    "A statement holds or is violated only where the whole 95 % interval says so; else it is not "
+    "resolved."
+)
 _TITLES = {
     "kl": ("KL to the target", "nats"),
     "value_gap": ("1/2 W2² - J", "squared units"),
@@ -70,12 +75,8 @@ def study_document(
 
 def _theory(result: StudyResult) -> Section:
     rows = tuple((s.claim, s.verdict, s.evidence) for s in result.statements)
-    text = (
-        "A statement holds or is violated only where the whole 95 % interval says so; else it is "
-        "not resolved."
-    )
     header = ("statement", "verdict", "evidence")
-    return Section("What the theory promises", text, (Words("theory", "", "", header, rows),))
+    return Section(THEORY, RULE, (Words("theory", "", "", header, rows),))
 
 
 def _series(result: StudyResult) -> Section:
@@ -114,11 +115,14 @@ def _panel(series: Series, x_name: str) -> Curves:
     return Curves(f"series-{key}", title, caption, tuple(curves), x_name, unit, True, logarithmic)
 
 
-def _numbers(result: StudyResult) -> Section:
+def numbers_panel(result: StudyResult) -> Words:
+    """The table."""
     header = tuple(column.replace("_", " ") for column in result.columns)
-    panels = [
-        Words("numbers", "Table", "± is a 95 % interval.", header, tuple(result.texts()), True)
-    ]
+    return Words("numbers", "Table", "± is a 95 % interval.", header, tuple(result.texts()), True)
+
+
+def _numbers(result: StudyResult) -> Section:
+    panels = [numbers_panel(result)]
     if result.failed:
         header = ("cell", "error")
         panels.append(Words("failed", "Failed cells", "", header, tuple(result.failed)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import otflow
 from otflow.report.content import Document, Section, Words
-from otflow.report.study_report import series_panels
+from otflow.report.study_report import RULE, THEORY, numbers_panel, series_panels
 from otflow.studies.result import StudyResult
 
 _LIMITS = {
@@ -38,23 +38,14 @@ def theory_document(results: Mapping[str, StudyResult]) -> Document:
         if not result.statements:
             rows.append((limit, "", "not resolved", f"nothing to tell yet: {told}"))
         told += f" {len(result.failed)} cells failed." if result.failed else ""
-        panels = [
-            dataclasses.replace(panel, key=f"{kind}-{panel.key}") for panel in series_panels(result)
-        ]
-        header = tuple(column.replace("_", " ") for column in result.columns)
-        if result.rows:
-            texts = tuple(result.texts())
-            panels.append(Words(f"{kind}-numbers", "Table", "", header, texts, True))
-        sections.append(Section(limit, told, tuple(panels)))
-    text = (
-        "A statement holds or is violated only where the whole 95 % interval says so; else it is "
-        "not resolved, for the reason given."
-    )
+        panels = [*series_panels(result), *([numbers_panel(result)] if result.rows else [])]
+        named = (dataclasses.replace(panel, key=f"{kind}-{panel.key}") for panel in panels)
+        sections.append(Section(limit, told, tuple(named)))
     header = ("limit", "statement", "verdict", "evidence")
     words = Words("theory", "", "", header, tuple(rows))
     return Document(
         "The theory, measured",
         f"Problem {settings['problem']}, d = {settings['dim']}.",
-        (Section("What the theory promises", text, (words,)), *sections),
+        (Section(THEORY, RULE, (words,)), *sections),
         f"Made by otflow {otflow.__version__}.",
     )

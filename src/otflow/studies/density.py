@@ -14,7 +14,7 @@ from otflow.flow.normalisation import density_integral
 from otflow.parallel.batching import map_rows
 from otflow.studies.alpha import EVALUATION_SEED, check_increasing, check_seeds
 from otflow.studies.members import AbstractMembers, Stages, train_members
-from otflow.studies.problems import ExactProblem
+from otflow.studies.problems import ExactProblem, check_exact
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
@@ -50,10 +50,7 @@ class DensityStudy(AbstractStudy):
     kind: ClassVar[str] = "density"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.problem, ExactProblem):
-            raise TypeError(
-                f"problem: expected an ExactProblem; got {type(self.problem).__name__}."
-            )
+        check_exact(self.problem)
         check_increasing("steps", self.steps)
         for steps in self.steps:
             check_count("steps", steps)

@@ -82,6 +82,12 @@ class ExactProblem(AbstractProblem):
         return self._moments
 
 
+def check_exact(problem: object) -> None:
+    """Raise TypeError unless the exact answers of a problem are known."""
+    if not isinstance(problem, ExactProblem):
+        raise TypeError(f"problem: expected an ExactProblem; got {type(problem).__name__}.")
+
+
 class DataProblem(AbstractProblem):
     """The user's own rows, one part to train on and one that stands for the population.
 

@@ -12,7 +12,7 @@ from otflow.parallel.batching import map_rows
 from otflow.schemes import RK4
 from otflow.studies.alpha import EVALUATION_SEED, check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, measure, train_members
-from otflow.studies.problems import ExactProblem
+from otflow.studies.problems import ExactProblem, check_exact
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
@@ -52,10 +52,7 @@ class StepStudy(AbstractStudy):
     kind: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.problem, ExactProblem):
-            raise TypeError(
-                f"problem: expected an ExactProblem; got {type(self.problem).__name__}."
-            )
+        check_exact(self.problem)
         for name in ("rk4_steps", "conforming_steps"):
             check_increasing(name, getattr(self, name))
             for steps in getattr(self, name):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from otflow.flow.evaluation import evaluate, objective_gap
+from otflow.flow.evaluation import objective_gap
 from otflow.flow.flow import Flow
 from otflow.studies.alpha import check_increasing, check_seeds, exact_values
 from otflow.studies.members import Network, point_objective, train_members
-from otflow.studies.problems import ExactProblem
+from otflow.studies.problems import ExactProblem, check_exact
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
@@ -54,10 +54,7 @@ class WidthStudy(AbstractStudy):
     kind: ClassVar[str] = "width"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.problem, ExactProblem):
-            raise TypeError(
-                f"problem: expected an ExactProblem; got {type(self.problem).__name__}."
-            )
+        check_exact(self.problem)
         check_increasing("widths", self.widths)
         for width in self.widths:
             Network(width, self.depth, self.n_steps)
@@ -89,16 +86,17 @@ class WidthStudy(AbstractStudy):
 
     def values(self, flows: list[Any]) -> list[dict[str, float]]:
         """J* + (J - J*) of flows by `objective_gap`, infinite where one is not invertible."""
-        exact, density = self.problem.reference(self.alpha), self.problem.density
+        exact = self.problem.reference(self.alpha)
+        x = exact.sample(_POPULATION_SEED, self.evaluation)
         known, found = exact_values(self.problem, self.alpha), []
         for flow in flows:
-            at = evaluate(flow, density, self.alpha, self.evaluation, _POPULATION_SEED, exact)
+            invalid = (~np.isfinite(point_objective(flow, x, self.alpha))).sum()
             gap = objective_gap(flow, exact, seed=_POPULATION_SEED)
-            valid = not at.invalid and math.isfinite(gap.mean)
+            valid = not invalid and math.isfinite(gap.mean)
             values = {
                 "objective": exact.objective + gap.mean if valid else math.inf,
                 "objective_se": gap.standard_error if valid else math.nan,
-                "invalid": float(at.invalid),
+                "invalid": float(invalid),
             }
             found.append(values | known)
         return found
