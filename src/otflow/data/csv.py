@@ -54,7 +54,7 @@ def check_chosen(names: Sequence[str], columns: Sequence[str]) -> None:
     missing = [name for name in names if name not in columns]
     if missing or not names or len(set(names)) < len(names):
         told = f"no {', '.join(missing)}" if missing else f"{', '.join(names) or 'no name'}"
-        have = ", ".join(columns)
+        have = ", ".join(map(_short, columns))
         raise ValueError(f"columns: expected different ones of {have}; got {told}.")
 
 
@@ -132,10 +132,13 @@ def _check_header(path: Path, columns: list[str]) -> None:
     for column in columns:
         found = _DUPLICATE.fullmatch(column)
         if found and found[1] in columns:
-            raise ValueError(f"{path}: expected different names of columns; got {found[1]} twice.")
+            raise ValueError(
+                f"{path}: expected different names of columns; got {_short(found[1])} twice."
+            )
     try:
         numbers = [float(name) for name in columns]
     except ValueError:
         return
     if numbers != list(range(len(columns))):
-        raise ValueError(f"{path}: expected a header line with names; got {', '.join(columns)}.")
+        told = ", ".join(map(_short, columns))
+        raise ValueError(f"{path}: expected a header line with names; got {told}.")

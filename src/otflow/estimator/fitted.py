@@ -60,10 +60,13 @@ class FittedEstimator(TabularEstimator):
 
     def _why_lost(self) -> str:
         """Why the flow gives no number for a row, and what helps."""
-        far = f"they lie too far out for {np.dtype(self.dtype).name}"
+        far = self._too_far()
         if self.flow_.potential.bijective:
             return far
         return f"the map folds there (train longer, use more steps, or convex stages), or {far}"
+
+    def _too_far(self) -> str:
+        return f"they lie too far out for {np.dtype(self.dtype).name}"
 
     def _warn_mass(self, stacklevel: int) -> None:
         """Say where the density is known not to integrate to one, or not known to."""
@@ -165,8 +168,8 @@ class FittedEstimator(TabularEstimator):
         """
         z = self.model_.forward(self._check(X), condition)
         lost = ~np.isfinite(z).all(axis=1)
-        far = f"they lie too far out for {np.dtype(self.dtype).name}"
-        _warn_rows(int(lost.sum()), lost.size, "are carried to no finite point", far)
+        told = "are carried to no finite point"
+        _warn_rows(int(lost.sum()), lost.size, told, self._too_far())
         return z
 
     def fit_transform(self, X: Any, y: Any = None, condition: Any = None, **options: Any) -> Any:
