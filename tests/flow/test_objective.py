@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.flow.objective import Costs, costs
+from otflow.flow.objective import Costs, controlled, costs, kl_terms, normalisers
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4
@@ -112,3 +112,49 @@ def test_costs_are_those_of_the_push():
     np.testing.assert_allclose(found.straightness, bend, atol=1e-13)
     nll = 0.5 * np.sum(pushed.points**2, axis=1) + LOG_2PI - pushed.log_det
     np.testing.assert_allclose(found.nll, nll, rtol=1e-13)
+
+
+class TestTermsOfTheKL:
+    """N(0, 1) against N(mean, std^2) on a grid, by the trapezoid rule, and samples of it."""
+
+    X = np.linspace(-12, 12, 2001)
+
+    @staticmethod
+    def log_ratio(x, mean, std):
+        return np.log(std) - 0.5 * x**2 + 0.5 * ((x - mean) / std) ** 2
+
+    def test_closed_form_and_sign(self):
+        u = np.linspace(-5, 5, 1001)
+        np.testing.assert_allclose(kl_terms(u), u - 1 + np.exp(-u), rtol=1e-14)
+        assert (kl_terms(u) >= 0).all()
+        assert kl_terms(np.zeros(1))[0] == 0
+
+    def test_the_mean_is_the_divergence(self):
+        mean, std = 0.1, 0.95
+        rho = np.exp(-0.5 * self.X**2) / np.sqrt(2 * np.pi)
+        u = self.log_ratio(self.X, mean, std)
+        exact = np.log(std) + (1 + mean**2) / (2 * std**2) - 0.5
+        np.testing.assert_allclose(np.trapezoid(rho * kl_terms(u), self.X), exact, atol=1e-11)
+
+    @pytest.mark.parametrize(("mean", "std", "share"), [(0.01, 0.99, 1e-3), (1.5, 0.6, 0.99)])
+    def test_controlled_terms_have_its_mean_and_less_noise(self, mean, std, share):
+        """Near and far: 5 standard errors; the variance at most `share` of the plain one."""
+        x = np.random.default_rng(0).standard_normal(20_000)
+        u = self.log_ratio(x, mean, std)
+        found = np.asarray(controlled(jnp.asarray(u)))
+        exact = np.log(std) + (1 + mean**2) / (2 * std**2) - 0.5
+        assert abs(found.mean() - exact) < 5 * found.std() / np.sqrt(len(x))
+        assert found.var() <= share * u.var()
+
+    def test_one_wild_point_does_not_rule(self):
+        u = np.append(np.linspace(-0.1, 0.1, 999), -200.0)
+        found = np.asarray(controlled(jnp.asarray(u)))
+        np.testing.assert_allclose(found[:-1], u[:-1], atol=1e-8)
+
+    def test_equal_ratios_and_invalid_points(self):
+        u = np.full(7, 0.2)
+        u[3] = np.inf
+        found = np.asarray(controlled(jnp.asarray(u)))
+        assert found[3] == np.inf
+        assert np.isfinite(np.delete(found, 3)).all()
+        np.testing.assert_array_equal(np.asarray(normalisers(jnp.asarray(u)))[3], 0)

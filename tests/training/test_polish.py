@@ -10,7 +10,7 @@ import pytest
 from otflow.data.rows import Rows
 from otflow.flow.objective import kl_terms
 from otflow.targets import StandardNormal
-from otflow.training.natural import TAIL, NaturalConfig
+from otflow.training.natural import NaturalConfig
 from otflow.training.polish import polish
 from tests.fakes import Translation
 from tests.training.glide import Glide
@@ -128,34 +128,28 @@ class TestControlVariate:
         assert result.status == "interrupted"
         return result.history["objective"][0], u
 
-    @pytest.mark.parametrize("n_far", [0, 1])
-    def test_on_where_few_are_far(self, n_far):
+    @pytest.mark.parametrize("n_far", [0, 1, 300])
+    def test_is_in_the_objective(self, n_far):
         found, u = self.first(n_far)
-        expected = ALPHA * float(np.mean(u - 1 + np.exp(-u)))
-        assert found == pytest.approx(expected, rel=1e-10)
+        e = np.exp(-u)
+        c = -np.cov(u, e)[0, 1] / e.var(ddof=1) if n_far else 1.0
+        assert found == pytest.approx(ALPHA * float(np.mean(u + c * (e - 1))), rel=1e-10)
 
-    def test_off_where_more_are_far(self):
-        found, u = self.first(3)
-        assert found == pytest.approx(ALPHA * float(u.mean()), rel=1e-10)
-
-    def test_switches_on_as_the_flow_improves(self):
+    def test_goes_to_the_whole_as_the_flow_improves(self):
         """Two means 2.2 apart at alpha 100: far at first, not once the shift is found."""
         x = data(2000)
         result = run(
             x, lambda i: data(seed=i + 1), lambda x: log_normal(x), alpha=100.0, max_iter=40
         )
         history = result.history
-        transport, nll = (np.array(history[f"val_{name}"]) for name in ("transport", "nll"))
         known, image = np.asarray(log_normal(x)), x + np.asarray(result.potential.shift)
-        kl = nll + float(known.mean())
-        plain = transport + 100 * kl
         objective = np.array(history["objective"])
-        assert objective[0] == pytest.approx(plain[0], rel=1e-10)
         shift = np.asarray(result.potential.shift)
         u = known - np.asarray(log_normal(image, 0.0))
         best = objective[history["iteration"].index(result.best_iteration)]
-        expected = 0.5 * shift @ shift + 100 * float(np.mean(kl_terms(u, TAIL)))
-        assert best == pytest.approx(expected, rel=1e-10)
+        expected = 0.5 * shift @ shift + 100 * float(np.mean(kl_terms(u)))
+        assert best == pytest.approx(expected, rel=1e-3)
+        assert objective[0] > 50 * best
         assert result.best_iteration > 0
 
 

@@ -36,7 +36,6 @@ from otflow.training.natural import (
 from otflow.training.step import batch_gradient, guarded_update, split_trainable
 
 _BLOCK = 25  # steps a call, between which Ctrl-C is heard
-_FAR = 1e-3  # share of points with |log ratio| > 1 up to which the control variate is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,11 +259,7 @@ class _Natural:
             def step(state: NaturalState, _: None) -> tuple[NaturalState, None]:
                 # numbers beyond any first-order step, so that no batch comes twice
                 x = problem.draw(key, data, problem.config.first_order + state.iteration, rows)
-                control = jnp.zeros((), bool)
-                if problem.log_density is not None:
-                    far = jnp.abs(model(state.flat, x)[0]) > 1
-                    control = jnp.mean(far.astype(x.dtype)) <= _FAR
-                return natural_step(model, self.config, alpha, control, state, x), None
+                return natural_step(model, self.config, alpha, state, x), None
 
             return jax.lax.scan(step, state, length=size)[0]
 

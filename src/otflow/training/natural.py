@@ -12,12 +12,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from otflow.data.rows import Rows, as_rows
-from otflow.flow.objective import kl_terms, nll
+from otflow.flow.objective import nll, normalisers
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.checks import check_count, check_number
@@ -27,7 +26,6 @@ from otflow.training.step import split_trainable
 
 CHUNK = 250  # points whose parameter gradients are held at once
 MOST_PARAMETERS = 8000  # the Fisher matrix of more would take over 256 MB in float32
-TAIL = 1.0  # |log ratio| up to which the control variate is exact
 _TRIES = 6
 
 
@@ -66,10 +64,12 @@ class NaturalConfig:
 
 
 class NaturalState(eqx.Module):
-    """Flat parameters, the running Fisher information, steps tried, and those not taken."""
+    """Flat parameters, running averages of the Fisher information and of the mean of e = exp(-u)
+    and e^2, u the log ratio, steps tried, and those not taken."""
 
     flat: Float[Array, " p"]
     fisher: Float[Array, "p p"]
+    moments: Float[Array, "2"]
     iteration: Int[Array, ""]
     failed: Int[Array, ""]
 
@@ -112,9 +112,10 @@ class PointModel:
 
 
 class _Batch(NamedTuple):
-    """Fisher information; gradient and value of the objective; number of invalid points."""
+    """Fisher information, moments; gradient and value of the objective; invalid points."""
 
     fisher: Float[Array, "p p"]
+    moments: Float[Array, "2"]
     gradient: Float[Array, " p"]
     value: Float[Array, ""]
     invalid: Int[Array, ""]
@@ -124,7 +125,6 @@ def natural_step(
     model: PointModel,
     config: NaturalConfig,
     alpha: float | Array,
-    control_variate: bool | Bool[Array, ""],
     state: NaturalState,
     x: Float[Array, "n d"] | Rows,
 ) -> NaturalState:
@@ -135,10 +135,12 @@ def natural_step(
     parameters stay.
     """
     x = as_rows(x)
-    batch = _measure(model, alpha, control_variate, state.flat, x)
+    c = state.moments[0] / jnp.maximum(state.moments[1], jnp.finfo(state.flat.dtype).tiny)
+    batch = _measure(model, alpha, c, state.flat, x)
     k = state.iteration.astype(batch.fisher.dtype)
     r = jnp.minimum(config.memory, k / (k + 1))
     fisher = r * state.fisher + (1 - r) * batch.fisher
+    moments = r * state.moments + (1 - r) * batch.moments
     size = config.step * jnp.minimum(1.0, (k + 1) / 5) * (1 - k / config.max_iter)
 
     def attempt(carry: tuple) -> tuple:
@@ -146,7 +148,7 @@ def natural_step(
         direction, kl = _solve(fisher, batch.gradient / alpha, damping)
         shorten = jnp.sqrt(jnp.minimum(1.0, config.largest_kl / jnp.maximum(kl, 1e-30)))
         flat = state.flat - size * shorten * direction
-        value, invalid = _value(model, alpha, control_variate, flat, x)
+        value, invalid = _value(model, alpha, flat, x)
         good = jnp.isfinite(kl) & (invalid <= batch.invalid)
         if config.monotone:
             good &= value < batch.value
@@ -158,14 +160,16 @@ def natural_step(
     start = (0, size, jnp.asarray(config.damping, size.dtype), state.flat, jnp.zeros((), bool))
     *_, flat, good = jax.lax.while_loop(goes_on, attempt, start)
     failed = state.failed + (~good).astype(state.failed.dtype)
-    return NaturalState(jnp.where(good, flat, state.flat), fisher, state.iteration + 1, failed)
+    flat = jnp.where(good, flat, state.flat)
+    return NaturalState(flat, fisher, moments, state.iteration + 1, failed)
 
 
 def start_state(flat: Float[Array, " p"]) -> NaturalState:
     """Before the first step."""
     p = flat.size
     none = jnp.zeros((), jnp.int32)
-    return NaturalState(flat, jnp.zeros((p, p), flat.dtype), none, none)
+    fisher, moments = jnp.zeros((p, p), flat.dtype), jnp.zeros(2, flat.dtype)
+    return NaturalState(flat, fisher, moments, none, none)
 
 
 class NaturalDescent:
@@ -176,8 +180,8 @@ class NaturalDescent:
         scheme: the time discretisation.
         target: rho1.
         config: hyperparameters.
-        log_density: log rho0, where it is known. While `control_variate` is set, the objective
-            carries `kl_terms` in the place of the nll: its gradient noise vanishes at the optimum.
+        log_density: log rho0, where it is known: a control variate for the gradient, whose noise
+            then vanishes with the log ratios.
 
     Raises:
         ValueError: more than MOST_PARAMETERS parameters.
@@ -198,13 +202,10 @@ class NaturalDescent:
                 f"potential: natural gradients take at most {MOST_PARAMETERS} parameters; "
                 f"got {flat.size}. Use a smaller width or depth 0."
             )
-        self.config, self.control_variate = config, False
-        self.state = start_state(flat)
+        self.config, self.state = config, start_state(flat)
         self._join = lambda flat: eqx.combine(unravel(flat), static)
         model = PointModel(self._join, scheme, target, log_density)
-        self._step = hot_jit(
-            lambda control, state, x: natural_step(model, config, config.alpha, control, state, x)
-        )
+        self._step = hot_jit(lambda state, x: natural_step(model, config, config.alpha, state, x))
 
     @property
     def potential(self) -> AbstractPotential:
@@ -223,7 +224,7 @@ class NaturalDescent:
 
     def step(self, x: Float[Array, "n d"] | Rows) -> None:
         """One step on a batch (see `natural_step`)."""
-        self.state = self._step(np.array(self.control_variate), self.state, x)
+        self.state = self._step(self.state, x)
 
 
 def _chunks(rows: Rows) -> tuple[Rows, int]:
@@ -234,18 +235,13 @@ def _chunks(rows: Rows) -> tuple[Rows, int]:
     return jax.tree.map(lambda a: a.reshape(k, size, *a.shape[1:]), cut), k
 
 
-def _kl_terms(control_variate: bool | Array, u: Array) -> tuple[Array, Array]:
-    """Each point's estimate of the KL and its derivative in u; 0 where u is not finite."""
-    valid = jnp.isfinite(u)
-    safe = jnp.where(valid, u, 0.0)
-    value = jnp.where(control_variate, kl_terms(safe, TAIL), safe)
-    slope = jnp.where(control_variate, 1 - jnp.exp(-jnp.maximum(safe, -TAIL)), 1.0)
-    return jnp.where(valid, value, 0.0), jnp.where(valid, slope, 0.0)
+def _measure(model: PointModel, alpha: float | Array, c: Array, flat: Array, x: Rows) -> _Batch:
+    """What a step needs of a batch.
 
+    The mean of e score is 0 in a normalised model: scores weigh 1 - c e, which is smallest at
+    c = E e / E e^2, from earlier batches, so that no batch is a judge of itself.
+    """
 
-def _measure(
-    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Rows
-) -> _Batch:
     def point(flat: Array, x: Rows) -> tuple[Array, Array, Array]:
         def both(flat: Array) -> tuple[Array, Array]:
             u, transport = model(flat, x.take(None))  # one row, with its axis
@@ -255,25 +251,26 @@ def _measure(
         one, zero = jnp.ones_like(u), jnp.zeros_like(u)
         return u, pull((one, zero))[0], pull((zero, one))[0]
 
-    def body(total: tuple[Array, Array], x: Rows) -> tuple[tuple[Array, Array], None]:
+    def body(total: tuple[Array, ...], x: Rows) -> tuple[tuple[Array, ...], None]:
         u, score, slope = jax.vmap(point, (None, 0))(flat, x)
         score = jnp.where(jnp.isfinite(u)[:, None], score, 0.0)
-        n = x.n
+        e = jnp.zeros_like(u) if model.log_density is None else normalisers(u)
         safety = jax.grad(model.violation)(flat, x)
-        weight = x.weighted(_kl_terms(control, u)[1])
-        slope = jnp.mean(x.weighted(slope), axis=0) + alpha * ((weight @ score) / n + safety)
-        return (total[0] + score.T @ x.weighted(score) / n, total[1] + slope), None
+        pull = x.weighted(1 - c * e) @ score / x.n + safety
+        slope = jnp.mean(x.weighted(slope), axis=0) + alpha * pull
+        found = (score.T @ x.weighted(score) / x.n, slope, jnp.stack([x.mean(e), x.mean(e**2)]))
+        return jax.tree.map(jnp.add, total, found), None
 
     rows, k = _chunks(x)
     p = flat.size
-    zero = (jnp.zeros((p, p), flat.dtype), jnp.zeros_like(flat))
-    (fisher, gradient), _ = jax.lax.scan(body, zero, rows)
+    zero = tuple(jnp.zeros(size, flat.dtype) for size in ((p, p), (p,), (2,)))
+    (fisher, gradient, moments), _ = jax.lax.scan(body, zero, rows)
     gradient = gradient / k + alpha * jax.grad(lambda flat: model.guarded(flat)[0])(flat)
-    return _Batch(fisher / k, gradient, *_value(model, alpha, control, flat, x))
+    return _Batch(fisher / k, moments / k, gradient, *_value(model, alpha, flat, x))
 
 
 def _value(
-    model: PointModel, alpha: float | Array, control: bool | Array, flat: Array, x: Rows
+    model: PointModel, alpha: float | Array, flat: Array, x: Rows
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """The batch's objective, and how many points are invalid: of the batch, around it, guard.
 
@@ -284,7 +281,7 @@ def _value(
         n, points = x.n, Rows(x.x, condition=x.condition)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), points, x.around())
         u, transport = model(flat, both)
-        kl = x.mean(_kl_terms(control, u[:n])[0])
+        kl = x.mean(jnp.where(jnp.isfinite(u[:n]), u[:n], 0.0))
         value = x.mean(transport[:n]) + alpha * (kl + model.violation(flat, x))
         return (total[0] + value, total[1] + jnp.sum(~jnp.isfinite(u))), None
 

@@ -11,19 +11,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from otflow.data.rows import Rows, as_rows
-from otflow.flow.objective import Costs, costs, kl_terms
+from otflow.flow.objective import Costs, controlled, costs
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
 from otflow.training.checkpoint import Checkpoint, Watch
-from otflow.training.natural import TAIL, NaturalConfig, NaturalDescent
+from otflow.training.natural import NaturalConfig, NaturalDescent
 from otflow.training.run import AbstractPhase, Judged, Status, TrainingResult, run_phase
 from otflow.training.step import ValidCosts, equal_shares
 
 _EVERY = 10  # steps between validations
 _PATIENCE = 5  # validations without improvement before a run on data stops
-_FAR = 1e-3  # share of points with |log ratio| > 1 up to which the control variate is used
 
 
 @default_rules()
@@ -48,8 +47,8 @@ def polish(
         draw: the batch of a step, by its number.
         x_val: rows that decide which weights are best.
         config: hyperparameters.
-        log_density: log rho0 where it is known. Once nearly all log ratios are below 1, a control
-            variate removes the noise from gradient and validation. The run never stops early.
+        log_density: log rho0 where it is known: a control variate then takes the noise from
+            gradient and validation (see `controlled`). The run never stops early.
         show_progress: a bar on a terminal.
         watch: whose callback gets every row of the history.
         checkpoint: where the run's state is kept, and taken from if it is there.
@@ -96,24 +95,19 @@ class _Natural(AbstractPhase):
         self.iteration = self._descent.iteration
 
     def judge(self) -> Judged:
-        """Costs on the validation rows; the control variate comes in where it is safe."""
+        """Costs on the validation rows, with the control variate in the objective."""
         descent = self._descent
-        found, afresh = self._costs(descent.potential), False
+        found = self._costs(descent.potential)
         terms = found.nll
         if self._log_density is not None:
-            terms = terms + self._log_density
-            far = float(jnp.mean(jnp.abs(terms) > 1))
-            if far <= _FAR and not descent.control_variate:
-                descent.control_variate = afresh = True
-            if descent.control_variate:
-                terms = jnp.where(jnp.isposinf(terms), terms, kl_terms(terms, TAIL))
+            terms = controlled(terms + self._log_density)
         sums: ValidCosts = jax.device_get(ValidCosts.of(found, self._shares))
         judged = dataclasses.replace(found, nll=terms)
         value = jax.device_get(ValidCosts.of(judged, self._shares)).objective(self._alpha)
         failed, self._failed = descent.failed - self._failed, descent.failed
         row = {"val_invalid": float(sums.invalid), "failed": failed}
         usable = not math.isnan(value)
-        return Judged(descent.potential, value, sums.means(), row, usable, afresh=afresh)
+        return Judged(descent.potential, value, sums.means(), row, usable)
 
     @property
     def state(self) -> Any:
@@ -123,14 +117,9 @@ class _Natural(AbstractPhase):
     def restore(self, state: Any, document: dict[str, Any]) -> None:
         """Go on from there; a draw may depend on those before it."""
         self._descent.state = state
-        self._descent.control_variate = document["control_variate"]
         self._failed = self._descent.failed
         for number in range(self.iteration):
             self._draw(number)
-
-    def document(self) -> dict[str, Any]:
-        """Whether the control variate is in use."""
-        return {"control_variate": self._descent.control_variate}
 
     def ended(self, status: Status) -> Status:
         """ "no_step" where there were steps to take and not one was taken."""
