@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from otflow.support.checks import check_count, check_number
 
-MOST_BLOCKS = 24  # with "auto"
+MOST_BLOCKS = 12  # with "auto"
+LEAST_GAIN = 0.05  # nats, that a block more has to be worth
 _FIRST, _MOST = 1.0, 1000.0  # tau, where it is not set
 _GROWTH = 4.0  # of tau, at most, from block to block
 _Z = 1.96
@@ -39,6 +40,11 @@ class Block:
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the gain."""
         return self.gain - _Z * self.gain_error, self.gain + _Z * self.gain_error
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether the whole interval is above what a block more has to gain."""
+        return self.interval[0] > LEAST_GAIN
 
 
 @dataclasses.dataclass(frozen=True)

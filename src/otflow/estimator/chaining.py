@@ -40,8 +40,8 @@ def fit_chain(
 ) -> FittedChain:
     """Train blocks one after the other, each on the rows that those before it have moved.
 
-    With "auto" a block is kept where the whole 95 % interval of its held-out gain is above 0; the
-    first that is not ends the chain.
+    With "auto" a block is kept where the whole 95 % interval of its held-out gain is above 0.05
+    nats; the first that is not ends the chain.
 
     Args:
         settings: of every block, but for alpha, which is tau there.
@@ -90,12 +90,11 @@ def _together(
     watch: Watch,
 ) -> FittedChain:
     """All blocks trained together, from where they are."""
-    alpha = max(strength(found.blocks), found.settings.alpha)
+    alpha = strength(found.blocks)
     settings = dataclasses.replace(found.settings, alpha=alpha, max_iter=plan.joint_iter)
-    own_seed = _seed(seed, 0)
-    watch = _watch_of(watch, "together", lambda row: {"block": 0} | row)
+    own = _watch_of(watch, "together", lambda row: chain.placed(row, 0))
     whole = dataclasses.replace(material, density=None)
-    fitted = fit_flow(settings, whole, target, own_seed, watch, start=found.flow)
+    fitted = fit_flow(settings, whole, target, _seed(seed, 0), own, start=found.flow)
     chain.remember(fitted, 0)
     return dataclasses.replace(
         found,
@@ -145,7 +144,7 @@ class _Chain:
         error = float(held.gain.std() / math.sqrt(held.gain.size))
         ended = (fitted.n_iter, fitted.status)
         block = Block(tau, train.way, float(held.gain.mean()), error, *ended)
-        if certain and not block.interval[0] > 0:
+        if certain and not block.worth_it:
             return False
         self.blocks.append(block)
         self._parts.append(fitted)
@@ -156,11 +155,11 @@ class _Chain:
         return True
 
     def remember(self, fitted: Fitted, number: int) -> None:
-        """Add a history to that of the chain: where a block begins it takes the last row's place."""
-        for name, values in self.history.items():
-            del values[-1]
-        rows = [dict(zip(fitted.history, row, strict=True)) for row in zip(*fitted.history.values(), strict=True)]
-        for row in rows:
+        """Add a history to the chain's: a block's first row takes the place of the last so far."""
+        for column in self.history.values():
+            del column[-1]
+        for values in zip(*fitted.history.values(), strict=True):
+            row = dict(zip(fitted.history, values, strict=True))
             for name, value in self.placed(row, number).items():
                 self.history.setdefault(name, []).append(value)
         self.n_iter = int(self._steps) + fitted.n_iter

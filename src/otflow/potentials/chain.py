@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from otflow.potentials.base import AbstractStages, EulerStep, Points, Times
+from otflow.potentials.base import AbstractPotential, AbstractStages, EulerStep, Points, Times
 from otflow.potentials.conditional import ConditionalStages
 from otflow.potentials.stages import ConvexStages
 
@@ -14,15 +14,15 @@ _KINDS = (ConvexStages, ConditionalStages)
 class StageChain(AbstractStages):
     """N blocks of K stages as one potential of N K stages: T = T_(N-1) o ... o T_0.
 
-    As a flow the chain is a discrete flow like any other, with its N K steps in the time [0, 1]: its
-    transport is the action of the whole curve, N times the sum of the blocks' own, and bounds
-    1/2 W2^2(rho_0, rho_N) from above.
+    As a flow the chain is a discrete flow like any other, with its N K steps in the time [0, 1]:
+    its transport is the action of the whole curve, N times the sum of the blocks' own, and bounds
+    1/2 W2^2(rho_0, rho_N) from above. Blocks are `ConvexStages`, or all `ConditionalStages`.
 
     Raises:
         ValueError, TypeError: no block, or blocks that differ in kind or shape.
     """
 
-    blocks: tuple[ConvexStages | ConditionalStages, ...]
+    blocks: tuple[AbstractPotential, ...]
 
     def __check_init__(self) -> None:
         kinds = {type(block) for block in self.blocks}
@@ -41,7 +41,7 @@ class StageChain(AbstractStages):
     @property
     def n_steps(self) -> int:
         """N K."""
-        return len(self.blocks) * self.blocks[0].n_steps
+        return len(self.blocks) * self._steps
 
     @property
     def condition_dim(self) -> int:
@@ -78,23 +78,34 @@ class StageChain(AbstractStages):
 
     def of_points(self, index: Int[Array, " k"]) -> "StageChain":
         """The stages of some of the points, where a condition gives every point its own."""
-        bound = (block.given(None) for block in self.blocks)
-        return StageChain(tuple(block.of_points(index) for block in bound))
+        return StageChain(tuple(block.of_points(index) for block in self._bound()))
+
+    @property
+    def _steps(self) -> int:
+        """K."""
+        found = self.blocks[0].n_steps
+        assert found is not None
+        return found
+
+    def _bound(self) -> list[ConvexStages]:
+        """The blocks; an error where they need a condition first."""
+        found = [block.given(None) for block in self.blocks]
+        return [block for block in found if isinstance(block, ConvexStages)]
 
     def _at(self, t: Times) -> tuple[ConvexStages, Array]:
         """The block whose stage the time is one of, and the time within it.
 
         One program for all blocks: the block is picked by its number, not compiled N times.
         """
-        K = self.blocks[0].n_steps
-        k = jnp.clip(jnp.round(jnp.asarray(t) * self.n_steps).astype(jnp.int32), 0, self.n_steps - 1)
-        bound = [block.given(None) for block in self.blocks]  # an error where they need a condition
+        K = self._steps
+        k = jnp.round(jnp.asarray(t) * self.n_steps).astype(jnp.int32)
+        k = jnp.clip(k, 0, self.n_steps - 1)
 
         def pick(*arrays: Array) -> Array:
             return jax.lax.dynamic_index_in_dim(jnp.stack(arrays), k // K, 0, keepdims=False)
 
-        return jax.tree.map(pick, *bound), (k % K) / K
+        return jax.tree.map(pick, *self._bound()), (k % K) / K
 
 
-def _shapes(block: ConvexStages | ConditionalStages) -> tuple:
+def _shapes(block: AbstractPotential) -> tuple:
     return jax.tree.structure(block), tuple(leaf.shape for leaf in jax.tree.leaves(block))

@@ -8,7 +8,7 @@ from otflow.reference.base import AbstractReference
 from otflow.reference.densities import AbstractDensity1D, Mixture1D, TabulatedDensity1D
 from otflow.reference.discrete import DiscreteTransport, discrete
 from otflow.reference.gaussian import GaussianReference, gaussian
-from otflow.reference.jko import JKO, gradient_flow, jko, w2
+from otflow.reference.jko import JKO, gradient_flow, jko, optimal_map, w2
 from otflow.reference.one_dimensional import (
     OneDimensionalReference,
     density_1d,
@@ -41,6 +41,7 @@ __all__ = [
     "gradient_flow",
     "jko",
     "mixture_1d",
+    "optimal_map",
     "product",
     "product_mixture",
     "random_rotation",

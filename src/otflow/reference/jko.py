@@ -1,8 +1,8 @@
 """The JKO scheme and the gradient flow it follows, exactly: SPEC 7.
 
 One step from rho_n is the finite-penalty problem of SPEC 4 with alpha = tau, and its end law
-rho_(n+1) = T#rho_n is where the next begins: for a normal law by its closed form, on the line by the
-law of the optimal y_n, for rotated products factor by factor.
+rho_(n+1) = T#rho_n is where the next begins: for a normal law by its closed form, on the line by
+the law of the optimal y_n, for rotated products factor by factor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class JKO:
 
     @property
     def dissipation(self) -> float:
-        """tau (KL_0 - KL_N) - sum 1/2 W2^2(rho_n, rho_(n+1)) >= 0: the energy identity of SPEC 7."""
+        """tau (KL_0 - KL_N) - sum 1/2 W2^2(rho_n, rho_(n+1)) >= 0, the energy identity (SPEC 7)."""
         return float(self.tau * (self.kl[0] - self.kl[-1]) - self.transport.sum())
 
 
@@ -105,32 +105,74 @@ def gradient_flow(problem: AbstractReference, t: Any) -> AbstractReference:
     raise _unknown(problem)
 
 
+def optimal_map(
+    first: AbstractReference, second: AbstractReference, x: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "n d"]:
+    """The optimal map between two laws of one family at points of the first, (n, d) -> (n, d).
+
+    From rho_0 to an iterate or to the gradient flow it is where the point has gone: all maps on the
+    way increase along the same axes, so that their composition is optimal too.
+
+    Arguments:
+        first, second: normal laws with common axes, laws on the line, or products of one rotation.
+        x: (n, d).
+
+    Raises TypeError or ValueError where the laws are not two of one family.
+    """
+    points = check_points("x", x, first.dim)
+    if isinstance(first, GaussianReference) and isinstance(second, GaussianReference):
+        A, B = _roots(first, second)
+        return second.mean + (points - first.mean) @ np.linalg.solve(A, B)
+    if isinstance(first, OneDimensionalReference) and isinstance(second, OneDimensionalReference):
+        scores = first.density.normal_score(points.ravel())
+        return second.panels.quantile(scores).reshape(points.shape)
+    z, pairs = points @ _rotation(first, second), _factors(first, second)
+    ends = [optimal_map(*pair, z[:, [i]]) for i, pair in enumerate(pairs)]
+    return np.hstack(ends) @ _rotation(first, second).T
+
+
 def w2(first: AbstractReference, second: AbstractReference) -> float:
     """W2 between two laws of one family, such as an iterate and the gradient flow; data units.
 
-    Exact for normal laws with common axes, and for rotated products with one rotation.
-
-    Raises TypeError or ValueError where the laws are of two families.
+    Raises TypeError or ValueError as `optimal_map`.
     """
     if isinstance(first, GaussianReference) and isinstance(second, GaussianReference):
-        means = np.sum((first.mean - second.mean) ** 2)
-        roots = [(law.axes * law.stds) @ law.axes.T for law in (first, second)]
-        if np.abs(roots[0] @ roots[1] - roots[1] @ roots[0]).max() > 1e-10 * np.abs(roots).max():
-            raise ValueError("second: expected the axes of the first; got others.")
-        return math.sqrt(means + np.sum((roots[0] - roots[1]) ** 2))
+        A, B = _roots(first, second)
+        return math.sqrt(np.sum((first.mean - second.mean) ** 2) + np.sum((A - B) ** 2))
     if isinstance(first, OneDimensionalReference) and isinstance(second, OneDimensionalReference):
         panels = first.panels
         way = second.panels.quantile(panels.scores.ravel()) - panels.quantiles.ravel()
         return math.sqrt(np.sum(panels.weights.ravel() * way**2))
-    if isinstance(first, ProductReference) and isinstance(second, ProductReference):
-        if first.dim != second.dim or np.abs(first.rotation - second.rotation).max() > 1e-12:
-            raise ValueError("second: expected the rotation of the first; got another.")
-        pairs = zip(first.factors, second.factors, strict=True)
-        known = {pair: w2(*pair) for pair in dict.fromkeys(pairs)}
-        return math.sqrt(
-            sum(known[p] ** 2 for p in zip(first.factors, second.factors, strict=True))
-        )
-    raise TypeError(f"second: expected a {type(first).__name__}; got {type(second).__name__}.")
+    pairs = _factors(first, second)
+    known = {pair: w2(*pair) for pair in dict.fromkeys(pairs)}
+    return math.hypot(*(known[pair] for pair in pairs))
+
+
+def _roots(first: GaussianReference, second: GaussianReference) -> list[np.ndarray]:
+    """The symmetric roots of two covariances that commute."""
+    A, B = ((law.axes * law.stds) @ law.axes.T for law in (first, second))
+    if A.shape != B.shape or np.abs(A @ B - B @ A).max() > 1e-10 * np.abs(A @ B).max():
+        raise ValueError("second: expected the axes of the first; got others.")
+    return [A, B]
+
+
+def _rotation(first: AbstractReference, second: AbstractReference) -> np.ndarray:
+    if not (isinstance(first, ProductReference) and isinstance(second, ProductReference)):
+        names = type(first).__name__, type(second).__name__
+        raise TypeError(f"first, second: expected laws of one family; got {' and '.join(names)}.")
+    if first.dim != second.dim or np.abs(first.rotation - second.rotation).max() > 1e-12:
+        raise ValueError("second: expected the rotation of the first; got another.")
+    return first.rotation
+
+
+def _factors(
+    first: AbstractReference, second: AbstractReference
+) -> list[tuple[OneDimensionalReference, OneDimensionalReference]]:
+    """The pairs of factors of two products with one rotation."""
+    _rotation(first, second)
+    assert isinstance(first, ProductReference)
+    assert isinstance(second, ProductReference)
+    return list(zip(first.factors, second.factors, strict=True))
 
 
 def _unknown(problem: object) -> TypeError:
