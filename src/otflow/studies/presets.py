@@ -6,7 +6,7 @@ from typing import Any
 from otflow.studies.alpha import AlphaStudy
 from otflow.studies.density import DensityStudy
 from otflow.studies.jko import JKOStudy
-from otflow.studies.members import Network
+from otflow.studies.members import Network, Stages
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy
 from otflow.studies.samples import SIZES, SampleStudy
@@ -64,6 +64,8 @@ def _full(kind: str, dim: int) -> dict[str, Any]:
     """Wider networks in higher dimension, where each ridge sees one direction of many."""
     if kind == "alpha" and dim > 2:
         return {"network": Network(width=16 * dim), "seeds": (0, 1)}
+    if kind == "jko" and dim > 2:
+        return {"members": Stages(width=16 * dim, n_steps=1)}
     return {}
 
 
