@@ -159,5 +159,5 @@ def test_the_limit_of_a_table_is_not_known():
     logistic = tabulate(lambda x: -np.abs(x) - 2 * np.log1p(np.exp(-np.abs(x))))
     problem = solve_1d(logistic, math.inf)
     assert jko(problem, 1.0, 1).kl[1] < problem.panels.kl / 4
-    with pytest.raises(TypeError, match="^problem: expected normal mixtures"):
+    with pytest.raises(TypeError, match=r"^problem: expected normal mixtures"):
         gradient_flow(problem, 1.0)

@@ -120,8 +120,8 @@ def fit(
     with _job() if distributed else contextlib.nullcontext():
         rows, size = _rows(data, columns, stream)
         model = _model(blocks, seed, settings, context)
-        used = {k: v for k, v in model.get_params().items() if k in settings}
-        options = {k: v for k, v in options.items() if k not in settings} | used
+        used = model.get_params()  # what was not asked for too
+        options = {k: used.get(k, v) for k, v in options.items() if k in used or k not in settings}
         watch: dict[str, Any] = {"resume": resume}
         if checkpoint is not None:
             watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
@@ -144,9 +144,7 @@ def fit(
         typer.echo(json_text(found | {"options": _plain(options)}) if as_json else _text(found))
 
 
-def _model(
-    blocks: str | None, seed: int, settings: dict[str, Any], context: typer.Context
-) -> Any:
+def _model(blocks: str | None, seed: int, settings: dict[str, Any], context: typer.Context) -> Any:
     """The estimator; a chain has defaults of its own for what was not asked for."""
     from otflow.estimator.chain import OTFlowChain
     from otflow.estimator.estimator import OTFlow
