@@ -40,7 +40,8 @@ for n, colour in zip(shown, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(show
     start = z
     for number in range(1, n + 1):
         start = np.asarray(chain.block(number).forward(start))
-    left.hist(start[:, 0], 80, (-4, 4), density=True, histtype="step", color=colour, alpha=0.6)
+    shape = {"range": (-4, 4), "density": True, "histtype": "step", "alpha": 0.6}
+    left.hist(start[:, 0], 80, color=colour, **shape)
     density = np.exp(exact.laws[n].log_prob(x))
     left.plot(x, density, color=colour, label=f"after {n} blocks" if n else "the data")
 left.set(xlabel="x", title="Rows (steps) and exact iterates (lines)")

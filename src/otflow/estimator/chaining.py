@@ -167,14 +167,10 @@ class _Chain:
 
     def placed(self, row: dict[str, Any], number: int) -> dict[str, Any]:
         """A row of a block's history in that of the chain: steps, seconds and nll of the whole."""
-        found = {"block": number} | row
-        found["iteration"] += self._steps
-        found["seconds"] += self._seconds
+        moved = {"iteration": self._steps, "seconds": self._seconds}
         if number:
-            for name, log_det in self._log_det.items():
-                if name in found:
-                    found[name] -= log_det
-        return found
+            moved |= {name: -log_det for name, log_det in self._log_det.items()}
+        return {"block": number} | {k: v + moved[k] if k in moved else v for k, v in row.items()}
 
     def watch(self, watch: Watch, number: int) -> Watch:
         """The watch of the next block."""
