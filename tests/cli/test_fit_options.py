@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import otflow.estimator.fitting
+from otflow import OTFlowChain
 from otflow.cli.app import app
 from otflow.cli.config import to_toml
 from otflow.data.tables import Table, read_table, write_table
@@ -216,3 +217,42 @@ def test_checkpoint_resume_and_logs(tmp_path, monkeypatch):
     frame = polars.DataFrame(X, NAMES)
     assert np.array_equal(found.score_samples(frame), expected.score_samples(frame))
     assert found.history_["objective"] == expected.history_["objective"]
+
+
+class TestBlocks:
+    """A chain: defaults of its own, and no option that means nothing to it."""
+
+    TINY = "fit data.csv --out m --blocks 2 --width 8 --joint-iter 0"
+
+    def test_what_was_asked_for_reaches_the_chain(self, folder):
+        run(f"{self.TINY} --max-iter 50 --tau 2.5 --seed 3")
+        found = load("m")
+        assert isinstance(found, OTFlowChain)
+        assert (found.blocks, found.tau, found.max_iter, found.joint_iter) == (2, 2.5, 50, 0)
+        assert (found.n_steps, found.beta, found.random_state) == (1, 0.0, 3)
+        assert [block.tau for block in found.blocks_] == [2.5, 2.5]
+
+    def test_effective_options_can_be_fed_back(self, folder, monkeypatch):
+        monkeypatch.setattr(otflow.estimator.fitting, "train", reporting)
+        told = run(self.TINY).stdout
+        options = tomllib.loads(told)
+        assert (options["blocks"], options["max_iter"], options["joint_iter"]) == ("2", 500, 0)
+        assert not {"alpha", "scheme", "depth", "natural_iter"} & set(options)
+        (folder / "again.toml").write_text(told)
+        assert run("fit --config again.toml").stdout == told
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--blocks 2 --alpha 30", "--alpha: expected not to be set with --blocks."),
+            ("--blocks auto --scheme rk4 --depth 2", "--depth, --scheme: expected not to be set"),
+            ("--tau 2", "--tau: expected not to be set without --blocks."),
+            ("--blocks two", "blocks: expected an integer >= 1 or 'auto'; got 'two'."),
+            ("--blocks 0", "blocks: expected an integer >= 1; got 0."),
+            ("--blocks -1", "blocks: expected an integer >= 1 or 'auto'; got '-1'."),
+            ("--blocks 2 --distributed", "distributed: expected without --blocks"),
+        ],
+    )
+    def test_refused(self, folder, words, message):
+        assert message in run(f"fit data.csv --out m {words}", code=2).stderr
+        assert not (folder / "m").exists()

@@ -81,6 +81,7 @@ HARD = {
     "study all": "--out all",
     "study alpha": "--out alpha",
     "study density": "--out density",
+    "study jko": "--out jko",
     "study samples": "--out samples",
     "study show": "s",
     "study steps": "--out steps",

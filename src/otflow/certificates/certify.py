@@ -130,5 +130,5 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
     if (held := options.get("X_holdout")) is not None:
         options["X_holdout"] = own.dequantized(held, noise, "X_holdout")
     space = "the data's own units" if own.in_own_units else "the standardised columns"
-    settings: dict[str, Any] = {"alpha": float(model.alpha), "space": space} | options
+    settings: dict[str, Any] = {"alpha": float(model.used("alpha")), "space": space} | options
     return certify(own.flow, rows, **settings)

@@ -14,13 +14,16 @@ from otflow.cli.errors import clean_errors, fail
 from otflow.support.jsontext import json_text
 
 _NOT_SETTINGS = {
-    *("data", "out", "seed", "columns", "checkpoint", "checkpoint_every", "resume"),
+    *("data", "out", "seed", "columns", "blocks", "checkpoint", "checkpoint_every", "resume"),
     *("log", "tensorboard", "mlflow", "config", "as_json", "stream", "distributed"),
+    "context",
 }
+_NOT_SHOWN = ("context", "config", "as_json", "resume")
 
 
 @clean_errors
 def fit(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -30,6 +33,16 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
     columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(help="A chain of so many flows, or auto: held-out rows decide. No alpha."),
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="With --blocks: a block's weight of the nll.")
+    ] = None,
+    joint_iter: Annotated[
+        int | None, typer.Option(help="With --blocks: steps of all together at the end; 2000.")
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
     beta: Annotated[
         float | None, typer.Option(help="Weight of what is 0 on optimal paths; see OTFlow.")
@@ -91,20 +104,24 @@ def fit(
 
     The effective options are printed as TOML that --config reads, the result as its comments.
     """
-    options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
+    options = {k: v for k, v in locals().items() if k not in _NOT_SHOWN}
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
     from otflow.data.shards import shard_files
-    from otflow.estimator.estimator import OTFlow, TrainingDivergedError
+    from otflow.estimator.estimator import TrainingDivergedError
     from otflow.parallel.job import is_first
     from otflow.support.files import check_apart, check_writable
     from otflow.training.checkpoint import sigterm_interrupts
 
     check_writable(out)
+    if blocks is not None and distributed:
+        raise ValueError("distributed: expected without --blocks, whose chains one process trains.")
     outputs = {"--out": out, "--log": log, "--checkpoint": checkpoint}
     check_apart(outputs, {"DATA": shard_files(data) if stream else data, "--config": config})
     with _job() if distributed else contextlib.nullcontext():
         rows, size = _rows(data, columns, stream)
-        model = OTFlow(random_state=seed, **settings)
+        model = _model(blocks, seed, settings, context)
+        used = model.get_params()  # what was not asked for too
+        options = {k: used.get(k, v) for k, v in options.items() if k in used or k not in settings}
         watch: dict[str, Any] = {"resume": resume}
         if checkpoint is not None:
             watch |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
@@ -125,6 +142,24 @@ def fit(
         model.save(out)
         found = _summary(model, size, out)
         typer.echo(json_text(found | {"options": _plain(options)}) if as_json else _text(found))
+
+
+def _model(blocks: str | None, seed: int, settings: dict[str, Any], context: typer.Context) -> Any:
+    """The estimator; a chain has defaults of its own for what was not asked for."""
+    from otflow.estimator.chain import OTFlowChain
+    from otflow.estimator.estimator import OTFlow
+
+    sources = {name: context.get_parameter_source(name) for name in settings}
+    asked = {k: v for k, v in settings.items() if sources[k] and sources[k].name != "DEFAULT"}
+    kind = OTFlow if blocks is None else OTFlowChain
+    known = kind().get_params()
+    if unknown := [f"--{name.replace('_', '-')}" for name in asked if name not in known]:
+        told = "without" if blocks is None else "with"
+        raise ValueError(f"{', '.join(unknown)}: expected not to be set {told} --blocks.")
+    if blocks is None:
+        return OTFlow(random_state=seed, **{k: v for k, v in settings.items() if k in known})
+    number = int(blocks) if blocks.isdecimal() else blocks
+    return OTFlowChain(number, random_state=seed, **asked)
 
 
 @contextlib.contextmanager

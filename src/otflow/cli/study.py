@@ -74,6 +74,7 @@ _add("samples", "The sample number: the loss over N samples and its minimisers."
 _add("width", "The width: the loss that a class of networks reaches.", of_data=False)
 _add("steps", "The time steps: integration error of rk4, none of conforming.", of_data=False)
 _add("density", "The density: its integral on its way, the tails included.", of_data=False)
+_add("jko", "The JKO scheme: chains of flows against the gradient flow of the KL.", of_data=False)
 
 
 @study.command("all")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.data.preprocessing import ColumnMap, Standardizer
-from otflow.estimator.fitting import Fitted
+from otflow.estimator.fitting import Fitted, fit_flow
 from otflow.estimator.settings import DECIDED, Settings
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import Integral
@@ -158,6 +158,10 @@ class TabularEstimator(
                 f"can be repeated; got {self.random_state!r}."
             )
         return watch
+
+    def _train(self, *what: Any) -> Fitted:
+        """One flow: `fit_flow`."""
+        return fit_flow(*what)
 
     def _keep(
         self,

@@ -9,7 +9,7 @@ from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.data.shards import ShardedTable
 from otflow.estimator.fitted import FittedEstimator
-from otflow.estimator.fitting import TrainingDivergedError, fit_flow
+from otflow.estimator.fitting import TrainingDivergedError
 from otflow.estimator.material import of_density, of_rows, of_stream
 from otflow.estimator.settings import Settings
 from otflow.support.frames import names_of
@@ -266,7 +266,7 @@ class OTFlow(FittedEstimator):
             check_prepared(z, z_val, self.columns_, names, varying=not again)
             start = self.flow_ if again else None
             material = of_rows(z, z_val, settings, seed)
-            fitted = fit_flow(settings, material, target, seed, watching, start)
+            fitted = self._train(settings, material, target, seed, watching, start)
             return self._keep(fitted, columns, *scalers, names)
 
     def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
@@ -279,7 +279,7 @@ class OTFlow(FittedEstimator):
             self.feature_names_in_ = np.array(table.names, dtype=object)
         with precision(self.dtype):
             material, scaler = of_stream(table, settings, seed)
-            fitted = fit_flow(settings, material, target, seed, watch)
+            fitted = self._train(settings, material, target, seed, watch)
             return self._keep(fitted, ColumnMap.identity(table.dim), scaler)
 
     def fit_density(self, density: AbstractTarget, **watch: Any) -> "OTFlow":
@@ -311,5 +311,5 @@ class OTFlow(FittedEstimator):
         with precision(self.dtype):
             material = of_density(density, settings, seed)
             scaler = Standardizer.identity(density.dim)
-            fitted = fit_flow(settings, material, target, seed, watching)
+            fitted = self._train(settings, material, target, seed, watching)
             return self._keep(fitted, ColumnMap.identity(density.dim), scaler)

@@ -8,6 +8,8 @@ import numpy as np
 
 from otflow.data.columns import from_set
 from otflow.data.preprocessing import ColumnMap
+from otflow.estimator.blocks import Block
+from otflow.estimator.chain import OTFlowChain
 from otflow.estimator.estimator import OTFlow
 from otflow.flow.normalisation import Integral
 from otflow.model.model import Model
@@ -23,7 +25,7 @@ def load(path: str | Path) -> OTFlow:
     """
     model = load_model(path)
     try:
-        estimator = OTFlow(**_as_set(model))
+        estimator = _estimator(model)
         estimator._settings()
         history = _with_nan(model.training["history"])
         if "natural_history" in model.training:
@@ -44,6 +46,19 @@ def load(path: str | Path) -> OTFlow:
     if model.columns is not None:
         estimator.feature_names_in_ = np.array(model.columns, dtype=object)
     return estimator
+
+
+def _estimator(model: Model) -> OTFlow:
+    """With its parameters as they were set; of a chain, with what its blocks came to."""
+    settings = _as_set(model)
+    if "blocks" not in model.training:
+        return OTFlow(**settings)
+    del settings["target"]  # always N(0, I)
+    chain = OTFlowChain(**settings)
+    chain.blocks_ = tuple(Block(**block) for block in model.training["blocks"])
+    if len(chain.blocks_) != len(model.flow.potential.blocks):  # type: ignore[attr-defined]
+        raise ValueError(f"blocks: expected those of the flow; got {len(chain.blocks_)}.")
+    return chain
 
 
 def _as_set(model: Model) -> dict[str, Any]:

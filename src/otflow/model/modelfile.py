@@ -29,6 +29,7 @@ from otflow.potentials import (
     ConvexStages,
     GaussianBase,
     ResNetPotential,
+    StageChain,
     SumPotential,
 )
 from otflow.schemes import RK4, Conforming
@@ -56,6 +57,7 @@ _CLASSES: dict[str, type[eqx.Module]] = {
         RK4,
         ResNetPotential,
         RotatedProduct,
+        StageChain,
         Standardizer,
         StandardNormal,
         SumPotential,

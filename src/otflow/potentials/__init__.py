@@ -6,6 +6,7 @@ from otflow.potentials.base import (
     GradientLaplacian,
     SumPotential,
 )
+from otflow.potentials.chain import StageChain
 from otflow.potentials.conditional import (
     ConditionalGaussian,
     ConditionalResNet,
@@ -26,5 +27,6 @@ __all__ = [
     "GradientHessian",
     "GradientLaplacian",
     "ResNetPotential",
+    "StageChain",
     "SumPotential",
 ]

@@ -8,6 +8,7 @@ from otflow.reference.base import AbstractReference
 from otflow.reference.densities import AbstractDensity1D, Mixture1D, TabulatedDensity1D
 from otflow.reference.discrete import DiscreteTransport, discrete
 from otflow.reference.gaussian import GaussianReference, gaussian
+from otflow.reference.jko import JKO, gradient_flow, jko, optimal_map, w2
 from otflow.reference.one_dimensional import (
     OneDimensionalReference,
     density_1d,
@@ -24,6 +25,7 @@ from otflow.reference.product import (
 from otflow.reference.tabulate import tabulate
 
 __all__ = [
+    "JKO",
     "STANDARD_MIXTURE",
     "AbstractDensity1D",
     "AbstractReference",
@@ -36,10 +38,14 @@ __all__ = [
     "density_1d",
     "discrete",
     "gaussian",
+    "gradient_flow",
+    "jko",
     "mixture_1d",
+    "optimal_map",
     "product",
     "product_mixture",
     "random_rotation",
     "solve_1d",
     "tabulate",
+    "w2",
 ]

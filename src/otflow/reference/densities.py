@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from otflow.reference.numerics import increasing_inverse
 from otflow.support.checks import check_array, check_weights
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -51,31 +52,12 @@ class AbstractDensity1D(abc.ABC):
         return np.where(below <= above, score, -score)
 
     def quantile_of_score(self, s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """X(s), the inverse of the normal score, by Newton's method inside a bracket."""
-        low, high = (np.array(end, dtype=np.float64) for end in self.bracket(s))
-        x = 0.5 * (low + high)
-        last = high - low
-        active = np.arange(s.size)
-        for _ in range(200):
-            at, target = x[active], s[active]
-            score = self.normal_score(at)
-            residual = score - target
-            low[active] = np.where(residual <= 0, at, low[active])
-            high[active] = np.where(residual >= 0, at, high[active])
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                slope = np.exp(self.log_pdf(at) + 0.5 * score**2 + _LOG_SQRT_2PI)
-                trial = at - residual / slope
-            step = np.abs(trial - at)
-            inside = (trial >= low[active]) & (trial <= high[active])
-            newton = inside & (step <= 0.5 * last[active])
-            trial = np.where(newton, trial, 0.5 * (low[active] + high[active]))
-            trial = np.where(residual == 0, at, trial)
-            last[active] = np.abs(trial - at)
-            x[active] = trial
-            active = active[last[active] > 4e-16 * np.abs(trial) + 1e-300]
-            if active.size == 0:
-                break
-        return x
+        """X(s), the inverse of the normal score."""
+
+        def slope(at: np.ndarray, score: np.ndarray) -> np.ndarray:
+            return np.exp(self.log_pdf(at) + 0.5 * score**2 + _LOG_SQRT_2PI)
+
+        return increasing_inverse(self.normal_score, slope, s, *self.bracket(s))
 
 
 @final

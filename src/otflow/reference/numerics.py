@@ -1,7 +1,8 @@
-"""Small numerical pieces: w - log(1 + w) without cancellation, piecewise polynomials."""
+"""Small numerical pieces: w - log(1 + w) without cancellation, inverses, piecewise polynomials."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -30,6 +31,42 @@ def log_excess(w: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         series = square * (1.0 / k + series)
     far = np.where(small, 0.0, w)
     return np.where(small, r * (near - 2.0 * series), far - np.log1p(far))
+
+
+def increasing_inverse(
+    function: Callable[[np.ndarray], np.ndarray],
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    values: Float[np.ndarray, " n"],
+    low: Float[np.ndarray, " n"],
+    high: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Where an increasing function takes the values, by Newton's method inside a bracket.
+
+    `slope(x, function(x))` is its derivative; it may be wrong, which costs halvings of the bracket.
+    """
+    low, high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+    x = 0.5 * (low + high)
+    last = high - low
+    active = np.arange(values.size)
+    for _ in range(200):
+        at, target = x[active], values[active]
+        value = function(at)
+        residual = value - target
+        low[active] = np.where(residual <= 0, at, low[active])
+        high[active] = np.where(residual >= 0, at, high[active])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            trial = at - residual / slope(at, value)
+        step = np.abs(trial - at)
+        inside = (trial >= low[active]) & (trial <= high[active])
+        newton = inside & (step <= 0.5 * last[active])
+        trial = np.where(newton, trial, 0.5 * (low[active] + high[active]))
+        trial = np.where(residual == 0, at, trial)
+        last[active] = np.abs(trial - at)
+        x[active] = trial
+        active = active[last[active] > 4e-16 * np.abs(trial) + 1e-300]
+        if active.size == 0:
+            break
+    return x
 
 
 @final

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.polynomial import chebyshev
 
 from otflow.reference.densities import AbstractDensity1D
-from otflow.reference.numerics import EDGE, TRUSTED, PiecewisePolynomial
+from otflow.reference.numerics import EDGE, TRUSTED, PiecewisePolynomial, log_excess
 
 DEGREE = 16
 NODES = -np.cos(math.pi * np.arange(DEGREE + 1) / DEGREE)
@@ -60,6 +60,14 @@ class QuantilePanels:
     half_w2_squared: float
     entropy: float
     rate_constant: float
+
+    @property
+    def kl(self) -> float:
+        """KL(rho0 || N(0, 1)) = E[w^2/2 + w' - log(1 + w')] for X(s) = s + w(s), nats."""
+        nodal = self.node_quantiles - self.node_scores
+        slope = (nodal @ DIFFERENTIATE.T) * (2.0 / np.diff(self.edges))[:, None]
+        w = self.quantiles - self.scores
+        return float(np.sum(self.weights * (0.5 * w**2 + log_excess(slope))))
 
     def polynomial(self, nodal: Float[np.ndarray, "panels nodes"]) -> PiecewisePolynomial:
         """The piecewise polynomial with the given values at the nodes."""

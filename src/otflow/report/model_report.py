@@ -91,7 +91,7 @@ def model_document(
         sections.append(certificate_section(certificate, truth))
     return Document(
         f"OT-Flow report: {name}",
-        f"A flow in {d} dimension{'s' if d > 1 else ''}, alpha = {model.alpha:g}. {shown}",
+        f"A flow in {d} dimension{'s' if d > 1 else ''}, alpha = {model.used('alpha'):g}. {shown}",
         tuple(sections),
         f"Made by otflow {otflow.__version__}; seed {seed}.",
     )
@@ -125,7 +125,7 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
     weighed = f"{model.used('beta') or 0:g} {_regulariser(model)}"
     rows = [
         ("Columns", _listed(model.columns_)),
-        ("Minimised", f"transport + {model.alpha:g} nll + {weighed}"),
+        ("Minimised", f"transport + {model.used('alpha'):g} nll + {weighed}"),
         ("Target", target),
         ("Scheme", steps),
         ("Potential", f"{network}; {trainable_parameters(model.flow_.potential):,} parameters"),

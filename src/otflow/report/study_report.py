@@ -28,6 +28,7 @@ _TITLES = {
     "loss_gap": ("J(theta*) - J_N(theta_N)", "squared units"),
     "population_gap": ("J(theta_N) - J(theta*)", "squared units"),
     "integral": ("Integral of the density", ""),
+    "flow_error": ("Distance to the gradient flow, rms", "units"),
     "nll_error": ("Mean error of the nll", "nats"),
 }
 
@@ -86,7 +87,9 @@ def _series(result: StudyResult) -> Section:
 
 def series_panels(result: StudyResult) -> tuple[Panel, ...]:
     """One panel a series: means with 95 % intervals, exact values, fitted slope."""
-    return tuple(_panel(series, result.x_name) for series in result.series if series.x)
+    return tuple(
+        _panel(series, series.x_name or result.x_name) for series in result.series if series.x
+    )
 
 
 def _panel(series: Series, x_name: str) -> Curves:

@@ -111,7 +111,12 @@ class Stages(AbstractMembers):
 
     def start(self, problem: AbstractProblem, alpha: float, seed: int) -> Flow:
         """The exact answer for the moments of rho0, with nearly silent ridges."""
-        mean, cov = problem.moments()
+        return self.between(*problem.moments(), alpha, seed)
+
+    def between(
+        self, mean: Float[np.ndarray, " d"], cov: Float[np.ndarray, "d d"], alpha: float, seed: int
+    ) -> Flow:
+        """The exact answer for a normal law, with nearly silent ridges."""
         with precision("float64"):
             base = GaussianBase.solve(mean, cov, alpha)
             sizes = (self.n_steps, self.width, jax.random.key(seed), self.groups, self.group_size)

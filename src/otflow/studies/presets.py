@@ -5,7 +5,8 @@ from typing import Any
 
 from otflow.studies.alpha import AlphaStudy
 from otflow.studies.density import DensityStudy
-from otflow.studies.members import Network
+from otflow.studies.jko import JKOStudy
+from otflow.studies.members import Network, Stages
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy
 from otflow.studies.samples import SIZES, SampleStudy
@@ -15,7 +16,8 @@ from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
 
 KINDS: dict[str, Any] = {
-    study.kind: study for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy)
+    study.kind: study
+    for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy, JKOStudy)
 }
 
 
@@ -29,7 +31,7 @@ def make_study(
     """A study at its standard size.
 
     Args:
-        kind: "alpha", "samples", "width", "steps" or "density".
+        kind: "alpha", "samples", "width", "steps", "density" or "jko".
         problem: what to study.
         seeds: replicates a cell; None for the standard number.
         demo: the small size.
@@ -62,11 +64,20 @@ def _full(kind: str, dim: int) -> dict[str, Any]:
     """Wider networks in higher dimension, where each ridge sees one direction of many."""
     if kind == "alpha" and dim > 2:
         return {"network": Network(width=16 * dim), "seeds": (0, 1)}
+    if kind == "jko" and dim > 2:
+        return {"members": Stages(width=16 * dim, n_steps=1)}
     return {}
 
 
 _DEMO: dict[str, dict[str, Any]] = {
     "density": {"steps": (10, 100), "seeds": (0, 1), "evaluation": 20_000},
+    "jko": {
+        "taus": (0.25, 0.5, 1.0),
+        "config": EnsembleConfig(first_order=500, learning_rate=0.05, natural=0),
+        "rows": 2**15,
+        "evaluation": 20_000,
+        "gap_rows": 2000,
+    },
     "alpha": {
         "alphas": (1.0, 10.0, 30.0, 100.0),
         "seeds": (0, 1),

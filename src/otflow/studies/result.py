@@ -21,7 +21,8 @@ class Series:
     """A curve of a figure: means over replicates with standard errors, and the exact values.
 
     `slope` and `intercept` are those of a fitted power law, if there is one; `expected` the
-    theory's slope, `exact_slope` that of the exact values over the fitted points.
+    theory's slope, `exact_slope` that of the exact values over the fitted points. `x_name` is what
+    it is against where that is not the study's.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Series:
     intercept: float | None = None
     expected: float | None = None
     exact_slope: float | None = None
+    x_name: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
