@@ -64,6 +64,13 @@ def test_shares_are_of_the_nearest_carried_rows(found):
         np.testing.assert_allclose(shares, expected)
 
 
+def test_fates_are_labels_of_where_rows_arrive(found):
+    (x, sides), (y, of_y) = two_clusters(100), two_clusters(200)
+    fates = found.fates(x, y + SHIFT, np.array(["a", "b"], dtype=object)[of_y])
+    np.testing.assert_array_equal(fates.labels, np.array(["a", "b"])[sides])
+    assert fates.shares.shape == (100, 2)
+
+
 @pytest.mark.parametrize("labels", [np.zeros(4), np.array([0.5, 1.5, 2.5]), np.zeros((3, 1), int)])
 def test_labels_that_are_none(found, labels):
     with pytest.raises(ValueError, match=r"^labels: expected texts or integers, \(3,\)"):

@@ -25,11 +25,11 @@ _TEST_ROWS = 800  # a side of a two-sample test
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Carried:
-    """Labels of one population carried to rows of another.
+    """Labels of one population for rows of the other.
 
     Attributes:
         labels: of every row the one with the largest share, shape (m,).
-        shares: of every label among the carried rows nearest to each row, shape (m, number of
+        shares: of every label among the rows nearest to each, shape (m, number of
             classes); they sum to 1.
         classes: the labels behind the columns of `shares`, sorted.
     """
@@ -95,20 +95,31 @@ class Between:
             ValueError, TypeError: rows or labels of other shapes.
             ImportError: scikit-learn is missing.
         """
-        check_count("neighbours", neighbours)
-        labels = np.asarray(labels)
-        ends = self.transform(X, condition_x)
-        if labels.shape != (len(ends),) or labels.dtype.kind not in "OUSiub":
-            got = f"{labels.dtype} of shape {labels.shape}"
-            raise ValueError(f"labels: expected texts or integers, ({len(ends)},); got {got}.")
-        nearest = require("sklearn.neighbors", "sklearn").KNeighborsClassifier(
-            min(neighbours, len(ends))
-        )
-        texts = labels.astype(str) if labels.dtype.kind == "O" else labels
-        nearest.fit(self._beside("X", ends, condition_x), texts)
-        shares = nearest.predict_proba(self._beside("Y", self._rows("Y", Y), condition_y))
-        classes = np.asarray(nearest.classes_)
-        return Carried(classes[shares.argmax(axis=1)], shares, classes)
+        ends = self._beside("X", self.transform(X, condition_x), condition_x)
+        rows = self._beside("Y", self._rows("Y", Y), condition_y)
+        return _vote(ends, labels, rows, neighbours)
+
+    def fates(
+        self,
+        X: Any,
+        Y: Any,
+        labels: Any,
+        condition_x: Any = None,
+        condition_y: Any = None,
+        neighbours: int = 15,
+    ) -> Carried:
+        """Labels of rows of Y for rows of X: those of the rows nearest to where T carries x.
+
+        Args:
+            As in `carry_labels`, but `labels` are of Y, (m,).
+
+        Raises:
+            ValueError, TypeError: rows or labels of other shapes.
+            ImportError: scikit-learn is missing.
+        """
+        ends = self._beside("X", self.transform(X, condition_x), condition_x)
+        rows = self._beside("Y", self._rows("Y", Y), condition_y)
+        return _vote(rows, labels, ends, neighbours)
 
     def w2(self, X: Any, Y: Any, most: int = 1000, seed: int = 0, condition: Any = None) -> float:
         """W2 between T(X) and Y, both held out, by `sample_w2`; a condition is that of X."""
@@ -224,6 +235,21 @@ class Between:
         """What the map is, and its certificate, for notebooks."""
         shown = table("Map between two populations", (), self._facts())
         return shown + ("" if self.certificate is None else self.certificate._repr_html_())
+
+
+def _vote(
+    known: Float[np.ndarray, "n d"], labels: Any, rows: Float[np.ndarray, "m d"], neighbours: int
+) -> Carried:
+    """Shares of the labels among the nearest known rows."""
+    count = min(check_count("neighbours", neighbours), len(known))
+    labels = np.asarray(labels)
+    if labels.shape != (len(known),) or labels.dtype.kind not in "OUSiub":
+        got = f"{labels.dtype} of shape {labels.shape}"
+        raise ValueError(f"labels: expected texts or integers, ({len(known)},); got {got}.")
+    nearest = require("sklearn.neighbors", "sklearn").KNeighborsClassifier(count)
+    nearest.fit(known, labels.astype(str) if labels.dtype.kind == "O" else labels)
+    shares, classes = nearest.predict_proba(rows), np.asarray(nearest.classes_)
+    return Carried(classes[shares.argmax(axis=1)], shares, classes)
 
 
 def check_way(name: str, t: Any) -> float:
