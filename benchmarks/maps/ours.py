@@ -1,21 +1,26 @@
 """otflow: one convex stage from Q to the density of P; its inverse goes from P to Q."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
+from sklearn.base import clone
 
 from maps.base import Maps, Task
 from otflow import OTFlow
 from otflow.targets import GaussianMixture
 from timing.budget import fit_within
 
-SETTINGS = {  # many steps of the dual where P's components are too thin for the likelihood
-    2: {"n_steps": 1, "learning_rate": 0.05, "batch_size": 1024},
-    8: {"n_steps": 1, "plan_iter": 25_000, "max_iter": 1},
-    32: {"n_steps": 1, "plan_iter": 5_000, "max_iter": 1},
+SETTINGS = {  # the dual alone where P's components are too thin for the likelihood
+    2: {"learning_rate": 0.05, "batch_size": 1024},
+    8: {"plan_iter": 25_000},
+    32: {"plan_iter": 5_000},
 }
+_DUAL_ONLY = 8  # from so many dimensions on
 _REGULARISER = 1e-7  # P's components are as thin as 0.004
 _MOST = 6  # components
+_TIMED = 100, 600  # steps of two short runs, whose difference times a step
+_SHARE = 0.9  # of the time left that is planned for
 
 
 def solve(task: Task) -> Maps:
@@ -26,17 +31,34 @@ def solve(task: Task) -> Maps:
         density = GaussianMixture(pair.weights, pair.means, pair.covs)
     else:
         density = fitted(task.x, task.seed)
-    options = {"alpha": 300.0, "patience": 10**6, "random_state": task.seed}
-    options |= SETTINGS[task.dim] | task.settings
+    options = {"alpha": 300.0, "patience": 10**6, "random_state": task.seed, "n_steps": 1}
+    options |= SETTINGS.get(task.dim, SETTINGS[32]) | task.settings
     natural = options.pop("natural", 0.0)  # share of the time for natural-gradient steps
-    model = OTFlow(target=density, standardize=False, verbose=False, **options)
-    cut = len(task.y) // 10
-    if options.get("max_iter") == 1:
-        model.fit(task.y)
-    else:
-        left = task.seconds - (time.perf_counter() - start)
-        fit_within(model, task.y[cut:], task.y[:cut], left, natural)
+    model = OTFlow(target=density, standardize=False, verbose=False, max_iter=1, **options)
+
+    def left() -> float:
+        return task.seconds - (time.perf_counter() - start)
+
+    dual_only = task.dim >= _DUAL_ONLY
+    if dual_only:
+        model.set_params(plan_iter=_affordable(model, task.y, left))
+    model.fit(task.y)
+    if not dual_only and left() > 0:
+        cut = len(task.y) // 10
+        model.set_params(warm_start=True, plan_iter=0)
+        fit_within(model, task.y[cut:], task.y[:cut], left(), natural)
     return Maps(model.inverse_transform, model.transform)
+
+
+def _affordable(model: OTFlow, y: np.ndarray, left: Callable[[], float]) -> int:
+    """Steps of the dual for the time that is left, at most those asked for."""
+    stamps = [time.perf_counter()]
+    for steps in _TIMED:
+        clone(model).set_params(plan_iter=steps).fit(y)
+        stamps.append(time.perf_counter())
+    (fewer, more), (first, second) = _TIMED, np.diff(stamps)
+    pace = max(second - first, 1e-3) / (more - fewer)
+    return int(min(model.plan_iter, max(_TIMED[0], _SHARE * left() / pace)))
 
 
 def fitted(x: np.ndarray, seed: int) -> GaussianMixture:

@@ -21,7 +21,7 @@ def made(tmp_path_factory):
     """Two populations, and the same with a column that may be a condition."""
     folder = tmp_path_factory.mktemp("made")
     x, y = RNG.standard_normal((60, 2)), 5 + RNG.standard_normal((60, 2))
-    c = RNG.standard_normal((2, 60, 1))
+    c = RNG.uniform(-1, 1, (2, 60, 1)) * np.array([0.5, 1.0])[:, None, None]
     write_table(folder / "x.csv", Table(x, ("a", "b")))
     write_table(folder / "y.csv", Table(y, ("a", "b")))
     for name, rows, own in (("xc", x, c[0]), ("yc", y, c[1])):

@@ -7,19 +7,20 @@ from scipy import linalg
 
 from otflow import Between, OTFlow, transport_between
 from otflow.certificates import DualConfig, certify_conditional
-from tests.fakes import no_training
+from tests.fakes import forbid_training, no_training
 
 ROOT_X = np.array([[1.0, 0.3], [0.3, 0.8]])  # symmetric roots of the covariances
 ROOT_Y = np.array([[2.0, -0.4], [-0.4, 0.5]])
 SLOPE_X, SLOPE_Y = np.array([[-1.0], [0.5]]), np.array([[2.0], [1.0]])
 SHIFT = np.array([30.0, -10.0])
 QUICK = {"width": 8, "max_iter": 25, "n_steps": 1, "alpha": 1e4, "learning_rate": 1e-4}
+QUICK |= {"plan_iter": 0}  # of samples, so less exact than the Gaussian start
 
 
 def populations(n, seed):
     """x | c ~ N(A c, R^2) and y | c ~ N(m + B c, S^2), c of other laws: (rows, c) of both."""
     rng = np.random.default_rng(seed)
-    c_x, c_y = 5 + 2 * rng.standard_normal((n, 1)), 6 + rng.standard_normal((n, 1))
+    c_x, c_y = 5 + rng.standard_normal((n, 1)), 6 + 2 * rng.standard_normal((n, 1))
     x = c_x @ SLOPE_X.T + rng.standard_normal((n, 2)) @ ROOT_X
     y = SHIFT + c_y @ SLOPE_Y.T + rng.standard_normal((n, 2)) @ ROOT_Y
     return x, c_x, y, c_y
@@ -149,7 +150,7 @@ def test_files(found, tmp_path):
 
 
 GOOD = np.random.default_rng(0).standard_normal((50, 2))
-C = GOOD[:, :1]
+C = np.random.default_rng(1).standard_normal((50, 1))
 BAD = {
     "of Y alone": (None, C, {}, "^condition_y: expected none"),
     "of X alone": (C, None, {}, "^condition_y: expected shape"),
@@ -157,6 +158,23 @@ BAD = {
     "not finite": (C, C * np.nan, {}, "^condition_y: expected finite numbers"),
     "of two widths": (GOOD, C, {}, "^condition_y: expected 2 columns, as condition_x has; got 1"),
 }
+
+
+def test_conditions_that_the_second_lacks(monkeypatch):
+    """Categories are refused; numbers out of range are told, before any training."""
+    forbid_training(monkeypatch)
+    classes = np.eye(3)[np.arange(50) % 3]
+    with pytest.raises(ValueError, match=r"^condition_y: expected rows of every .* none of c2\.$"):
+        transport_between(GOOD, GOOD, condition_x=classes, condition_y=classes[np.arange(50) % 2])
+    with (
+        pytest.raises(AssertionError, match="training was reached"),
+        pytest.warns(UserWarning, match=r"condition_x: \d+% of the rows lie outside the range"),
+    ):
+        transport_between(GOOD, GOOD, condition_x=3 * C, condition_y=C)
+    with pytest.raises(ValueError, match=r"^alpha: expected"):
+        transport_between(GOOD, GOOD, condition_x=C, condition_y=C, alpha=-1.0)
+    with pytest.raises(ValueError, match=r"^X, Y: expected at least 10 rows of both"):
+        transport_between(GOOD[:5], GOOD, condition_x=C[:5], condition_y=C)
 
 
 @pytest.mark.parametrize(("c_x", "c_y", "options", "message"), BAD.values(), ids=BAD)

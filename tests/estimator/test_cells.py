@@ -19,7 +19,7 @@ def module(monkeypatch):
 @pytest.mark.parametrize(("kind", "times"), [("number", (0, 1)), ("text", ("early", "late"))])
 def test_the_cells_of_one_time_are_carried(module, kind, times):
     adata = cells(module, kind)
-    between = transport_cells(adata, "day", *times, **QUICK)
+    between = transport_cells(adata, "day", *times, obsm="X_pca", **QUICK)
     found = adata.obsm[f"X_pca_at_{times[1]}"]
     x = np.asarray(adata.obsm["X_pca"])
     np.testing.assert_array_equal(found[:40], between.transform(x[:40]))
@@ -32,14 +32,14 @@ def test_genes_go_to_a_layer(module):
 
     adata = cells(module)
     adata.X = sparse.csr_matrix(adata.X)
-    transport_cells(adata, "day", "0", 1.0, obsm=None, key="moved", **QUICK)
+    transport_cells(adata, "day", "0", 1.0, key="moved", **QUICK)
     assert np.isfinite(adata.layers["moved"][:40]).all()
     assert list(adata.obsm) == ["X_pca"]
 
 
 def test_files(module, tmp_path):
     adata = cells(module)
-    transport_cells(adata, "day", 0, 1, **QUICK)
+    transport_cells(adata, "day", 0, 1, obsm="X_pca", **QUICK)
     write_cells(tmp_path / "m.h5ad", adata)
     again = read_cells(tmp_path / "m.h5ad")
     np.testing.assert_array_equal(again.obsm["X_pca_at_1"], adata.obsm["X_pca_at_1"])
@@ -61,7 +61,7 @@ def test_the_real_format(tmp_path, monkeypatch):
     write_cells(tmp_path / "m.h5ad", adata)
     again = read_cells(tmp_path / "m.h5ad")
     assert cells_at(again, "day", "late", "end").sum() == 40
-    transport_cells(again, "day", "early", "late", **QUICK)
+    transport_cells(again, "day", "early", "late", obsm="X_pca", **QUICK)
     write_cells(tmp_path / "m.h5ad", again)
     assert np.isfinite(read_cells(tmp_path / "m.h5ad").obsm["X_pca_at_late"][:40]).all()
 
@@ -79,7 +79,7 @@ BAD = {
 def test_bad_arguments(module, given, options, message):
     adata = cells(module)
     with pytest.raises(ValueError, match=message):
-        transport_cells(adata, *given, **options)
+        transport_cells(adata, *given, **{"obsm": "X_pca"} | options)
     assert list(adata.obsm) == ["X_pca"]
 
 
@@ -87,4 +87,4 @@ def test_cells_without_numbers(module):
     adata = cells(module)
     adata.obsm["X_pca"][3] = np.nan
     with pytest.raises(ValueError, match=r"^X_pca: expected finite numbers"):
-        transport_cells(adata, "day", 0, 1)
+        transport_cells(adata, "day", 0, 1, obsm="X_pca")

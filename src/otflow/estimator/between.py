@@ -1,6 +1,7 @@
 """Transport between two populations, both known by rows only, also under a condition (SPEC 9)."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from otflow.targets import AbstractTarget
 
 __all__ = ["SETTINGS", "Between", "Carried", "sample_w2", "transport_between"]
 
+_LEAST_GIVEN = 10  # rows
+_OUTSIDE = 0.02  # share of rows under extrapolated conditions that is told
 SETTINGS: dict[str, Any] = {
     "alpha": 100.0,
     "width": 128,
@@ -71,6 +74,8 @@ def transport_between(
     taken = {"target", "standardize", "random_state", "bounds", "dequantize"} & set(settings)
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
+    options = SETTINGS | settings | {"standardize": False, "random_state": seed}
+    OTFlow(**options)._settings()  # checked before the density takes its time
     c_x, c_y = _conditions(condition_x, condition_y, len(x), len(y))
     if density is not None:
         check_density(density, x.shape[1], 0 if c_x is None else c_x.shape[1], names)
@@ -81,7 +86,6 @@ def transport_between(
             f"X: expected columns that vary; got constant column(s) {', '.join(constant)}."
         )
     first, second = DataRows(common.forward(x), None, c_x), DataRows(common.forward(y), None, c_y)
-    options = SETTINGS | settings | {"standardize": False, "random_state": seed}
     if c_x is not None:
         model = _fit_given(first, second, common, density, options, seed)
     else:
@@ -102,10 +106,13 @@ def transport_between(
 def _conditions(
     condition_x: Any, condition_y: Any, n: int, m: int
 ) -> tuple[Float[np.ndarray, "n k"] | None, Float[np.ndarray, "m k"] | None]:
-    """Both conditions checked, or neither."""
+    """Both conditions checked, or neither; rows of X under a condition that Y lacks are told."""
     if condition_x is None:
         refuse_condition(condition_y, "condition_y")
         return None, None
+    if min(n, m) < _LEAST_GIVEN:
+        told = f"expected at least {_LEAST_GIVEN} rows of both with a condition"
+        raise ValueError(f"X, Y: {told}; got {n} and {m}.")
     first = check_condition(condition_x, n, name="condition_x")
     names = names_of(condition_x)
     check_names("condition_y", condition_y, names)
@@ -113,6 +120,22 @@ def _conditions(
     if second.shape[1] != first.shape[1]:
         told = f"expected {first.shape[1]} columns, as condition_x has"
         raise ValueError(f"condition_y: {told}; got {second.shape[1]}.")
+    told_names = names or [f"c{j}" for j in range(first.shape[1])]
+    binary = np.isin(first, (0.0, 1.0)).all(axis=0)
+    missing = binary & first.any(axis=0) & ~second.any(axis=0)
+    if missing.any():
+        raise ValueError(
+            "condition_y: expected rows of every category that condition_x has; got none of "
+            f"{', '.join(told_names[j] for j in np.flatnonzero(missing))}."
+        )
+    outside = ((first < second.min(axis=0)) | (first > second.max(axis=0))).any(axis=1).mean()
+    if outside > _OUTSIDE:
+        warnings.warn(
+            f"condition_x: {outside:.0%} of the rows lie outside the range of condition_y, where "
+            "the density of Y is extrapolated.",
+            UserWarning,
+            stacklevel=3,
+        )
     return first, second
 
 
@@ -130,18 +153,15 @@ def _fit_given(
     conditions get from the others.
     """
     if density is None:
-        own = Standardizer.identity(second.x.shape[1])
         density = OTFlow(random_state=seed, verbose=False)
         density.fit(second.x, condition=second.condition)
-        target_space = own
-    else:
-        target_space = common
+        common = Standardizer.identity(second.x.shape[1])
     fraction = float(options.get("validation_fraction", 0.1))
     share = max(fraction, 1.5 / len(first.x)) if fraction else 0.0
     train, held = first.split(share, seed)
     scaler = train.condition_scaler()
     assert scaler is not None
-    target = density_given(density, second, target_space, scaler)
+    target = density_given(density, second, common, scaler)
     model = OTFlow(**options, target=target)
     more = {} if held is None else {"X_val": held.x, "condition_val": held.condition}
     return model.fit(train.x, condition=train.condition, **more)

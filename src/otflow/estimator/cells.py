@@ -21,7 +21,7 @@ def transport_cells(
     start: Any,
     end: Any,
     *,
-    obsm: str | None = "X_pca",
+    obsm: str | None = None,
     key: str | None = None,
     **settings: Any,
 ) -> Between:
@@ -34,7 +34,8 @@ def transport_cells(
         adata: an AnnData object, in memory.
         time: the column of `adata.obs` that tells the cells' time.
         start, end: its values: numbers, or texts.
-        obsm: the key of the representation, (cells, d); None is `adata.X`, dense or sparse.
+        obsm: the key of the representation, (cells, d), such as "X_pca"; None is `adata.X`, dense
+            or sparse.
         key: of the result; by default the representation's with "_at_" and `end`.
         settings: of `transport_between`.
 
