@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))  # its modules are scripts, no part of the p
 import between  # noqa: E402
 import tabular  # noqa: E402
 import w2  # noqa: E402
+from maps import ours  # noqa: E402
 from maps.base import LEAGUES, Maps, Task  # noqa: E402
 from otflow import OTFlow  # noqa: E402
 from otflow.certificates import DualConfig, bracket_pairs  # noqa: E402
@@ -140,6 +141,24 @@ def test_training_is_planned_within_the_budget_and_stops_at_it(monkeypatch, natu
     assert ends[0] == pytest.approx(5.2 if natural else 5.0)
     assert ends[-2] <= 10 < ends[-1] <= 10.25
     np.testing.assert_allclose([1 / nll for _, nll in curve], np.add(ends, 100))
+
+
+def test_steps_of_the_dual_fit_the_time_that_is_left(monkeypatch):
+    """2 s to compile and 0.01 s a step, by a clock of its own; never more than asked for."""
+    now = 0.0
+
+    class Paced(BaseEstimator):
+        def __init__(self, plan_iter=25_000):
+            self.plan_iter = plan_iter
+
+        def fit(self, y):
+            nonlocal now
+            now += 2.0 + 0.01 * self.plan_iter
+
+    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert ours._affordable(Paced(), None, lambda: 50.0) == 4500
+    assert ours._affordable(Paced(200), None, lambda: 50.0) == 200
+    assert ours._affordable(Paced(), None, lambda: -1.0) == 100
 
 
 def test_an_interrupt_before_the_budgets_end_is_the_users():
