@@ -18,6 +18,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -49,31 +50,16 @@ def flow_matching(
     x: np.ndarray, y: np.ndarray, held: np.ndarray, seconds: float, seed: int
 ) -> np.ndarray:
     """torchcfm's exact optimal-transport conditional flow matching, then 100 Euler steps."""
-    import torch
-    from torchcfm.conditional_flow_matching import ExactOptimalTransportConditionalFlowMatcher
+    from maps import matching
 
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - POT's plan is sampled by NumPy's global generator
-    d = x.shape[1]
-    sizes = [(d + 1, 64), (64, 64), (64, 64)]
-    layers = [part for a, b in sizes for part in (torch.nn.Linear(a, b), torch.nn.SELU())]
-    net = torch.nn.Sequential(*layers, torch.nn.Linear(64, d))
-    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
-    matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=0.1)
-    X, Y = (torch.as_tensor(a, dtype=torch.float32) for a in (x, y))
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        pair = (a[torch.randint(len(a), (256,))] for a in (X, Y))
-        t, xt, ut = matcher.sample_location_and_conditional_flow(*pair)
-        loss = (net(torch.cat([xt, t[:, None]], 1)) - ut).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    z, steps = torch.as_tensor(held, dtype=torch.float32), 100
-    with torch.no_grad():
-        for k in range(steps):
-            z = z + net(torch.cat([z, torch.full((len(z), 1), k / steps)], 1)) / steps
-    return z.numpy().astype(float)
+    streams = [_batches(rows, matching.BATCH, [seed, k]) for k, rows in enumerate((x, y))]
+    return matching.along(matching.train(*streams, x.shape[1], seconds, seed), 1)(held)
+
+
+def _batches(rows: np.ndarray, size: int, seed: list[int]) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield rows[rng.integers(len(rows), size=size)]
 
 
 def compare(x: np.ndarray, y: np.ndarray, seed: int, settings: dict) -> dict:

@@ -42,6 +42,13 @@ def no_training(monkeypatch) -> None:
     monkeypatch.setattr(otflow.estimator.fitting, "train", untrained)
 
 
+def no_plan(monkeypatch) -> None:
+    """Nor do they start from a transport plan."""
+    monkeypatch.setattr(
+        otflow.estimator.fitting, "start_from_plan", lambda potential, *given: potential
+    )
+
+
 def forbid_training(monkeypatch) -> None:
     """A test that reaches training fails."""
 

@@ -42,6 +42,7 @@ _NAMES = {
     "join_processes": "otflow.parallel",
     "load": "otflow.estimator.loading",
     "transport_between": "otflow.estimator.between",
+    "transport_cells": "otflow.estimator.cells",
     "use_all_cores": "otflow.parallel.devices",
 }
 _MOVED = {  # paths that were public once

@@ -41,8 +41,28 @@ class AbstractTarget(eqx.Module):
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         """n independent draws, shape (n, d)."""
 
+    @property
+    def condition_dim(self) -> int:
+        """k, columns of the condition; 0 for a density that takes none."""
+        return 0
+
+    def given(self, condition: Array | None) -> "AbstractTarget":
+        """The density under a condition: one row a point, (n, k), or one for all points, (k,).
+
+        Itself where it takes none.
+        """
+        return self
+
     def moments(self) -> Moments | None:
-        """Mean and covariance; None where they are not known, and then no Gaussian base is."""
+        """Mean and covariance; None where they are not known, and then no Gaussian base is.
+
+        Under a condition of 0, where it takes one; the mean moves by `slope` then.
+        """
+        return None
+
+    @property
+    def slope(self) -> Float[np.ndarray, "d k"] | None:
+        """The derivative of the mean in the condition; None where it takes none."""
         return None
 
     def merged(self, share: float) -> "AbstractTarget":

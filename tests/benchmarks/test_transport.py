@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks on maps, populations and tables."""
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ sys.path.insert(0, str(BENCHMARKS))  # its modules are scripts, no part of the p
 import between  # noqa: E402
 import tabular  # noqa: E402
 import w2  # noqa: E402
+from maps import ours  # noqa: E402
+from maps.base import LEAGUES, Maps, Task  # noqa: E402
 from otflow import OTFlow  # noqa: E402
+from otflow.certificates import DualConfig, bracket_pairs  # noqa: E402
 from otflow.datasets import MapPair, Table  # noqa: E402
 from timing import budget  # noqa: E402
 
@@ -28,13 +32,14 @@ def pair():
     A, m = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([3.0, -1.0])
     x = RNG.standard_normal((3, 20_000, 2))
     y = x @ A + m
-    parts = ([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    parts = (np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
     return MapPair(*parts, x[0], y[1], x[2], y[2], 0.0, float(np.trace(A @ A)))
 
 
 def test_scores_of_known_errors(pair):
     """The truth scores 0 and 1; a constant shift e scores 100 e^2 / variance."""
-    found = w2.scores(pair, pair.y_test, pair.x_test + np.array([0.3, 0.0]))
+    shifted = Maps(lambda x: pair.y_test, lambda y: pair.x_test + np.array([0.3, 0.0]))
+    found = w2.scores(pair, shifted)
     assert found["uvp P to Q"] == 0
     assert found["cosine P to Q"] == pytest.approx(1)
     assert found["uvp Q to P"] == pytest.approx(100 * 0.09 / 2, rel=0.03)
@@ -43,9 +48,53 @@ def test_scores_of_known_errors(pair):
 
 def test_the_linear_maps_are_exact_between_gaussians(pair):
     """20,000 rows: an error of some 1e-4 of the variance."""
-    found = w2.scores(pair, *w2.linear_maps(pair))
+    found = w2.scores(pair, w2.solve("linear", Task(pair, "samples", 1.0)))
     assert found["uvp P to Q"] < 0.1
     assert found["uvp Q to P"] < 0.1
+
+
+def test_what_each_league_is_told(pair):
+    """Rows of Q are the same; of P the rows, or fresh draws of its density without end."""
+    rows, density = (Task(pair, league, 1.0) for league in LEAGUES)
+    assert rows.x is pair.x_train
+    known = {tuple(row) for row in pair.x_train}
+    told, fresh = (next(task.batches(True, 500, 0)) for task in (rows, density))
+    assert {tuple(row) for row in told} <= known
+    assert not {tuple(row) for row in fresh} & known
+    assert density.x.shape == rows.x.shape
+    np.testing.assert_allclose(density.x.mean(axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(np.cov(density.x.T), np.eye(2), atol=0.05)
+    of_q = [next(task.batches(False, 5, 1)) for task in (rows, density)]
+    np.testing.assert_array_equal(*of_q)
+
+
+def test_any_function_can_be_added(pair, tmp_path, monkeypatch):
+    (tmp_path / "my_maps.py").write_text("def twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = w2.solve("mine=my_maps:twice", Task(pair, "samples", 1.0))
+    assert set(w2.scores(pair, found)) == {"uvp P to Q", "cosine P to Q"}
+    row = w2.scores(pair, found) | {"seconds": 1.0}
+    assert w2.line("samples", 2, "mine=my_maps:twice", row).startswith("| samples | 2 | mine | ")
+    assert "failed: no" in w2.line("samples", 2, "enot", {"status": "failed: no"})
+
+
+def test_a_certificate_tells_a_rotation_from_the_optimal_map(pair):
+    """Both end in one law: the truth cannot be improved, turned draws can."""
+    quick = functools.partial(
+        bracket_pairs, config=DualConfig(width=4, regression_steps=0, ascent_steps=0)
+    )
+    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(w2, "bracket_pairs", quick)
+        A, m = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([3.0, -1.0])
+        best, turned = (
+            w2.without_the_truth(pair, Maps(map_), 9.0)
+            for map_ in (lambda x: x @ A + m, lambda x: x @ turn @ A + m)
+        )
+    assert best["excess"] < 1
+    assert turned["excess"] > 5
+    for found in (best, turned):
+        assert found["w2"] == pytest.approx(found["floor"], rel=0.5)
 
 
 def test_the_discrete_map_moves_by_the_nearest_cell():
@@ -92,6 +141,24 @@ def test_training_is_planned_within_the_budget_and_stops_at_it(monkeypatch, natu
     assert ends[0] == pytest.approx(5.2 if natural else 5.0)
     assert ends[-2] <= 10 < ends[-1] <= 10.25
     np.testing.assert_allclose([1 / nll for _, nll in curve], np.add(ends, 100))
+
+
+def test_steps_of_the_dual_fit_the_time_that_is_left(monkeypatch):
+    """2 s to compile and 0.01 s a step, by a clock of its own; never more than asked for."""
+    now = 0.0
+
+    class Paced(BaseEstimator):
+        def __init__(self, plan_iter=25_000):
+            self.plan_iter = plan_iter
+
+        def fit(self, y):
+            nonlocal now
+            now += 2.0 + 0.01 * self.plan_iter
+
+    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert ours._affordable(Paced(), None, lambda: 50.0) == 4500
+    assert ours._affordable(Paced(200), None, lambda: 50.0) == 200
+    assert ours._affordable(Paced(), None, lambda: -1.0) == 100
 
 
 def test_an_interrupt_before_the_budgets_end_is_the_users():

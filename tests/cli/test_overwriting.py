@@ -15,6 +15,10 @@ from tests.fakes import SMALL, forbid_training, no_training
 
 CSV = "a,b\n" + "".join(f"{x},{y}\n" for x, y in np.random.default_rng(0).random((60, 2)))
 CASES = [  # words of the command, the option that is asked for the file of the input, the input
+    ("between x.csv y.csv", "--out", "x.csv", "FIRST"),
+    ("between x.csv y.csv", "--out", "y.csv", "SECOND"),
+    ("between x.csv y.csv --out q.csv", "--model", "y.csv", "SECOND"),
+    ("between d.h5ad --time t --from 0 --to 1", "--out", "d.h5ad", "FIRST"),
     ("score m.otflow x.csv", "--out", "x.csv", "DATA"),
     ("score data.npy x.csv", "--out", "data.npy", "MODEL"),
     ("sample data.npy", "--out", "data.npy", "MODEL"),
@@ -37,6 +41,7 @@ CASES = [  # words of the command, the option that is asked for the file of the 
 ]
 # what each command reads and writes; a new path has to be looked at here
 PATHS = {
+    "between": {"first", "second", "out", "model"},
     "certify": {"model", "data"},
     "demo": {"out"},
     "export": {"model", "out"},
@@ -73,7 +78,8 @@ def made(tmp_path_factory):
         no_training(patch)
         OTFlow(**SMALL).fit(np.random.default_rng(0).random((60, 2))).save(folder / "m.otflow")
     (folder / "data.npy").write_bytes((folder / "m.otflow").read_bytes())  # a model by any name
-    (folder / "x.csv").write_text(CSV)
+    for name in ("x.csv", "y.csv", "d.h5ad"):
+        (folder / name).write_text(CSV)
     (folder / "c.toml").write_text("width = 8\n")
     (folder / "c.json").write_text("{}")
     (folder / "shards").mkdir()
@@ -113,7 +119,9 @@ def test_an_output_that_is_an_input(here, words, option, path, name):
 
 
 @pytest.mark.parametrize("how", [os.symlink, os.link])
-@pytest.mark.parametrize(("words", "option", "path", "name"), CASES[:1] + CASES[4:7] + CASES[12:13])
+@pytest.mark.parametrize(
+    ("words", "option", "path", "name"), CASES[:1] + CASES[8:11] + CASES[16:17]
+)
 def test_links(here, tmp_path, how, words, option, path, name):
     link = tmp_path / f"link{Path(path).suffix}"
     how(here / path, link)
@@ -122,6 +130,7 @@ def test_links(here, tmp_path, how, words, option, path, name):
 
 def test_two_outputs_in_one_file(here):
     refused(["fit", "x.csv", "--out", "q", "--log", "./q"], "--out")
+    refused(["between", "x.csv", "y.csv", "--out", "q.csv", "--model", "q.csv"], "--out")
     refused(["fit", "x.csv", "--out", "q", "--log", "log", "--checkpoint", "log"], "--log")
 
 

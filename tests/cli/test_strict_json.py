@@ -14,7 +14,7 @@ from otflow.cli.app import app
 from otflow.model.tensorfile import write_tensors
 from otflow.studies.runner import run_study
 from tests.cli.test_overwriting import commands
-from tests.fakes import SMALL, no_training, untrained
+from tests.fakes import SMALL, no_plan, no_training, untrained
 from tests.report.documents import CERTIFICATE
 from tests.studies.fakes import Ladder
 from tests.support.test_jsontext import strictly
@@ -57,6 +57,8 @@ def here(made, monkeypatch):
     monkeypatch.setattr(otflow.estimator.fitting, "train", nowhere)
     monkeypatch.setattr(OTFlow, "sample_pieces", lambda *given, **options: [np.full((3, 1), 1.0)])
     monkeypatch.setattr(otflow.certificates, "certify_model", lambda *a, **k: CERTIFICATE)
+    monkeypatch.setattr(otflow.Between, "certify", lambda *a, **k: CERTIFICATE)
+    no_plan(monkeypatch)
     monkeypatch.setattr("otflow.studies.presets.make_study", lambda *given: Ladder(1))
     monkeypatch.setattr("otflow.report.study_report.draw_study", lambda *given: None)
     return made
@@ -70,6 +72,7 @@ def printed(*words, code=0):
 
 
 HARD = {
+    "between": "all.npy some.npy --out b.npy --certify",
     "certify": "m.otflow all.npy",
     "doctor": "",
     "export": "plain.otflow --out p",

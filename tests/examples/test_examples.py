@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from tests.fake_anndata import anndata_module
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 LONG = {"sample_limit", "alpha_limit", "digits"}  # the studies' and the demo's tests are shorter
@@ -30,6 +32,8 @@ def no_display(monkeypatch):
     ],
 )
 def test_draws(script, tmp_path, monkeypatch):
+    if script.stem == "cells":
+        anndata_module(monkeypatch)
     picture = tmp_path / "picture.png"
     monkeypatch.setattr(sys, "argv", [script.name, "--quick", "--out", str(picture)])
     runpy.run_path(str(script), run_name="__main__")

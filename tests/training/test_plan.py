@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from otflow.potentials import ConvexStages, GaussianBase
 from otflow.reference import discrete
-from otflow.targets import GaussianMixture
+from otflow.targets import AbstractTarget, GaussianMixture
 from otflow.training import Rows, plan
 
 KEY = jax.random.key(0)
@@ -30,7 +30,8 @@ def two():
 def test_partners_are_those_of_an_optimal_plan(monkeypatch):
     """Half the mean squared distance is POT's, of every plan."""
     monkeypatch.setattr(plan, "_PLANS", 2)
-    x, y = plan.pairs(Rows(X), two(), 0)
+    start, y = plan.pairs(Rows(X), two(), 0)
+    x = start.x
     assert len(x) == 120
     for part in (slice(60), slice(60, 120)):
         exact = discrete(x[part], y[part])
@@ -40,8 +41,8 @@ def test_partners_are_those_of_an_optimal_plan(monkeypatch):
 
 def test_rows_without_weight_are_not_drawn():
     weight = np.r_[np.zeros(30), np.ones(30)]
-    x, _ = plan.pairs(Rows(X, weight), two(), 0)
-    assert set(map(tuple, x)) <= set(map(tuple, X[30:]))
+    start, _ = plan.pairs(Rows(X, weight), two(), 0)
+    assert set(map(tuple, start.x)) <= set(map(tuple, X[30:]))
 
 
 def test_stages_carry_rows_to_their_partners(small):
@@ -49,7 +50,8 @@ def test_stages_carry_rows_to_their_partners(small):
     K, base = 2, GaussianBase.solve(np.zeros(2), np.eye(2), 30.0, *two().moments())
     start = ConvexStages.create(base, K, 16, jax.random.key(0))
     found = plan.start_from_plan(start, Rows(X), two(), 150, 0)
-    x, y = plan.pairs(Rows(X), two(), 0)
+    start_rows, y = plan.pairs(Rows(X), two(), 0)
+    x = start_rows.x
 
     def missed(stages):
         end = x.astype(np.float32)
@@ -60,6 +62,46 @@ def test_stages_carry_rows_to_their_partners(small):
     assert missed(found) < 0.5 * missed(start)
     again = plan.start_from_plan(start, Rows(X), two(), 150, 0)
     assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(again)))
+
+
+class Shifted(AbstractTarget):
+    """y = (5 c, 0) + e, e of two clusters, one of three times the other's mass."""
+
+    condition: jax.Array | None = None
+    dim = 2
+
+    @property
+    def condition_dim(self):
+        return 1 if self.condition is None else 0
+
+    @property
+    def slope(self):
+        return np.array([[5.0], [0.0]])
+
+    def given(self, condition):
+        return Shifted(condition)
+
+    def log_prob(self, y):
+        raise NotImplementedError
+
+    def sample(self, key, n):
+        clusters = GaussianMixture([0.25, 0.75], [[0.0, -4.0], [0.0, 4.0]], [0.1 * np.eye(2)] * 2)
+        return self.condition @ self.slope.T + clusters.sample(key, n)
+
+
+def test_partners_under_a_condition_have_that_condition(monkeypatch):
+    """x | c is two clusters too, of the same shares: every row goes to its own, under its own c."""
+    monkeypatch.setattr(plan, "_PLANS", 1)
+    c = RNG.standard_normal((400, 1))
+    lower = np.arange(400) % 4 == 0
+    x = np.column_stack([-3 * c[:, 0], np.where(lower, -1, 1) + 0.1 * RNG.standard_normal(400)])
+    start, end = plan.pairs(Rows(x, None, c), Shifted(), 0)
+    assert {tuple(row) for row in np.column_stack([start.x, start.condition])} <= {
+        tuple(row) for row in np.column_stack([x, c])
+    }
+    rest = end - start.condition @ Shifted().slope.T
+    assert np.abs(rest[:, 0]).max() < 1.5  # e alone: 5 c goes with the row's own c
+    assert np.mean(np.sign(rest[:, 1]) == np.sign(start.x[:, 1])) > 0.93
 
 
 class TestDual:

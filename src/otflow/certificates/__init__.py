@@ -3,6 +3,7 @@
 from otflow.certificates.bracket import Bracket, bracket_pairs
 from otflow.certificates.certificate import BudgetItem, Certificate, Line
 from otflow.certificates.certify import certify, certify_model
+from otflow.certificates.conditional import certify_conditional
 from otflow.certificates.fitting import DualConfig
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Line",
     "bracket_pairs",
     "certify",
+    "certify_conditional",
     "certify_model",
 ]

@@ -30,8 +30,10 @@ def _fold(integral: Integral | None) -> str:
     return "" if integral is None else f"the map may fold, and its density sums to {integral}"
 
 
-def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
-    """The bracket, and its width; `own`: the dual potential is the flow's."""
+def transport_lines(
+    found: Bracket, own: bool = False, what: str = "1/2 W2^2(rho0, T#rho0)"
+) -> list[Line]:
+    """The bracket of `what`, and its width; `own`: the dual potential is the flow's."""
     u = "the flow's own convex potential" if own else "an input-convex u"
     n = f"{found.n} rows" + ("" if own else f", u on {found.n_gap} it was not fitted to")
     whole, in_gap = found.doubts
@@ -43,7 +45,7 @@ def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
     )
     excess_label, excess_text = _labelled(
         found.confidence,
-        "1/2 E|T(x)-x|^2 - 1/2 W2^2(rho0, T#rho0): E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
+        f"1/2 E|T(x)-x|^2 - {what}: E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
         f"at most {_share(found.excess, found.half_displacement)} of the cost",
         in_gap,
     )
@@ -54,7 +56,7 @@ def transport_lines(found: Bracket, own: bool = False) -> list[Line]:
     ends = (found.lower, found.upper)
     most = (0.0, found.relative_width)
     return [
-        Line("1/2 W2^2(rho0, T#rho0)", found.half_displacement, ends, label, SQUARED, text),
+        Line(what, found.half_displacement, ends, label, SQUARED, text),
         Line("relative width (U-L)/U", found.relative_width, most, label, "1", width),
         Line(
             "excess transport", found.gap, (0.0, found.excess), excess_label, SQUARED, excess_text

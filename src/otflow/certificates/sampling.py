@@ -82,8 +82,15 @@ def sample_rows(flow: Flow, X: Float[np.ndarray, "n d"], seed: int) -> Sample:
     return Sample(pushed.head(half), pushed.take(slice(half, None)), pushed)
 
 
-def push_rows(flow: Flow, x: Float[np.ndarray, "n d"], refined: bool = False) -> Pushed:
+def push_rows(
+    flow: Flow,
+    x: Float[np.ndarray, "n d"],
+    refined: bool = False,
+    condition: Float[np.ndarray, "n k"] | None = None,
+) -> Pushed:
     """Every row through the flow in float64, batch by batch; `refined` with twice the steps.
+
+    A conditional flow needs a condition for each, as the flow knows it.
 
     Raises:
         ValueError: refined, and the scheme has no integration error to refine.
@@ -95,7 +102,7 @@ def push_rows(flow: Flow, x: Float[np.ndarray, "n d"], refined: bool = False) ->
         potential, target = cast(flow.potential, "float64"), cast(flow.target, "float64")
         found = map_rows(
             lambda rows: _push(potential, target, scheme, jnp.asarray(rows)),
-            np.asarray(x, np.float64),
+            np.asarray(x if condition is None else np.column_stack([x, condition]), np.float64),
             _BATCH,
         )
     log_det, transport, bend, valid, nll, *hjb = found[:, flow.dim :].T
@@ -105,8 +112,11 @@ def push_rows(flow: Flow, x: Float[np.ndarray, "n d"], refined: bool = False) ->
 
 @eqx.filter_jit
 def _push(
-    potential: AbstractPotential, target: AbstractTarget, scheme: AbstractScheme, x: Array
+    potential: AbstractPotential, target: AbstractTarget, scheme: AbstractScheme, rows: Array
 ) -> Array:
+    x, c = rows[:, : potential.dim], rows[:, potential.dim :]
+    if potential.condition_dim:
+        potential, target = potential.given(c), target.given(c)
     pushed = scheme.push(potential, x)
     columns = [pushed.log_det, pushed.transport, pushed.straightness]
     columns += [

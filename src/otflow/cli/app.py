@@ -3,6 +3,7 @@
 import typer
 
 import otflow
+from otflow.cli.between import between
 from otflow.cli.certify import certify
 from otflow.cli.demo import demo
 from otflow.cli.doctor import doctor
@@ -21,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(between)
 app.command()(certify)
 app.command()(demo)
 app.command()(doctor)

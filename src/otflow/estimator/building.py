@@ -68,7 +68,7 @@ def starting_potential(
         solution = (
             _rest(dim, 0 if condition is None else condition.shape[1])
             if end is None
-            else _solution(x, end, alpha, condition, weight)
+            else _solution(x, end, alpha, condition, weight, target.slope)
         )
         if isinstance(solution, ConditionalGaussian):
             return ConditionalStages.create(solution, n_stages, width, key)
@@ -81,7 +81,9 @@ def starting_potential(
         network = ResNetPotential.create(dim, *sizes, output_scale=scale, directions=found)
     else:
         network = ConditionalResNet.create(dim, condition.shape[1], *sizes, output_scale=scale)
-    return network if end is None else _solution(x, end, alpha, condition, weight) + network
+    if end is None:
+        return network
+    return _solution(x, end, alpha, condition, weight, target.slope) + network
 
 
 _End = tuple[np.ndarray | None, np.ndarray | None]
@@ -93,14 +95,15 @@ def _solution(
     alpha: float,
     condition: Float[np.ndarray, "n k"] | None,
     weight: Float[np.ndarray, " n"] | None,
+    slope: Float[np.ndarray, "d k"] | None,
 ) -> GaussianBase | ConditionalGaussian:
-    """The Gaussian solution between the moments of the rows and `end`."""
+    """The Gaussian solution between the moments of the rows and `end`, which moves by `slope`."""
     if condition is None:
         mean = np.average(x, axis=0, weights=weight)
         return GaussianBase.solve(mean, _floored(_covariance(x, weight)), float(alpha), *end)
     mean, W = regression(x, condition, weight)
     cov = _floored(_covariance(x - condition @ W.T, weight))
-    return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end)
+    return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end, slope)
 
 
 def _rest(dim: int, condition_dim: int) -> GaussianBase | ConditionalGaussian:

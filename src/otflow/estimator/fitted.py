@@ -36,6 +36,7 @@ class FittedEstimator(TabularEstimator):
     """The part of `OTFlow` that uses the flow; see there."""
 
     random_state: Any
+    target: Any
     condition_scaler_: Standardizer | None
     integral_: Integral | None
     natural_history_: dict[str, list[float]]
@@ -197,6 +198,7 @@ class FittedEstimator(TabularEstimator):
         validation.check_is_fitted(self)
         model = copy.copy(self)
         model.flow_ = self.model_.given(condition).flow
+        model.target = None if self.target is None else model.flow_.target
         model.condition_scaler_ = None
         model.__dict__.pop("condition_names_in_", None)
         return model

@@ -168,7 +168,8 @@ def _start(
         aligned=material.density is not None,
         n_stages=scheme.n_steps if settings.potential == "convex" else None,
     )
-    if not settings.plan_iter or not isinstance(potential, AbstractStages):
+    stages = isinstance(potential, AbstractStages) or target.condition_dim
+    if not settings.plan_iter or not stages or not potential.bijective:
         return potential, False
     plan = (target, settings.plan_iter, seed, settings.verbose)
     return start_from_plan(potential, rows, *plan), True

@@ -116,6 +116,11 @@ class Flow(eqx.Module):
                 f"target: expected dimension {self.potential.dim}, the potential's; "
                 f"got {self.target.dim}."
             )
+        if self.target.condition_dim not in (0, self.condition_dim):
+            raise ValueError(
+                f"target: expected a condition of {self.condition_dim} columns, as the potential "
+                f"takes; got {self.target.condition_dim}."
+            )
         if not self.scheme.takes(self.potential):
             raise ValueError(
                 f"scheme: expected Conforming({self.potential.n_steps}), which the potential is "
@@ -139,8 +144,8 @@ class Flow(eqx.Module):
             ValueError: the flow is unconditional, or the shape is not (k,).
         """
         with own_precision(self.potential, (self, condition)):
-            bound = self._given(condition, None)
-        return Flow(bound, self.target, self.scheme)
+            c = self._conditions(condition, None)
+            return Flow(self.potential.given(c), self.target.given(c), self.scheme)
 
     @_by_rows
     def push(self, x: Float[Array, "n d"], condition: Condition = None) -> Push:
@@ -170,8 +175,9 @@ class Flow(eqx.Module):
 
         -inf where x lies so far out that T(x) overflows.
         """
+        x = self._points(x)
         pushed = self.push(x, condition)
-        value = -nll(self.target, pushed)
+        value = -nll(self.target.given(self._conditions(condition, x.shape[0])), pushed)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prob_with_error(
@@ -198,22 +204,23 @@ class Flow(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, n: int, condition: Condition = None) -> Float[Array, "n d"]:
         """n draws: the inverse flow applied to draws from the target, shape (n, d)."""
-        return self.inverse(self._draw(key, n), condition)
+        return self.inverse(self._draw(key, n, condition), condition)
 
     def sample_and_log_prob(
         self, key: PRNGKeyArray, n: int, condition: Condition = None
     ) -> SamplesWithLogProb:
         """n draws and their log-density, from one pass of the inverse flow."""
         with own_precision(self.potential, (self, key, condition)):
-            y = self._draw(key, n)
+            y = self._draw(key, n, condition)
             pulled = self.pull(y, condition)
-            log_prob = self.target.log_prob(y) - pulled.log_det
+            log_prob = self.target.given(self._conditions(condition, n)).log_prob(y)
+            log_prob = log_prob - pulled.log_det
         return SamplesWithLogProb(pulled.points, log_prob)
 
     @_in_own_precision
-    def _draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+    def _draw(self, key: PRNGKeyArray, n: int, condition: Condition) -> Float[Array, "n d"]:
         check_fits("n", n, self.dim)
-        return self.target.sample(key, n)
+        return self.target.given(self._conditions(condition, n)).sample(key, n)
 
     @_in_own_precision
     def trajectories(

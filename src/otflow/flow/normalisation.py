@@ -106,13 +106,14 @@ def density_integral(
     half = draws // 2
     wide = _Wide.around(np.asarray(x, np.float64), rng)
     with precision(dtype_of(flow.potential)):
-        y = flow.target.sample(jax.random.key(seed), half)
         drawn = wide.draw(half, rng)
         own, others = _conditions(condition, half, rng)
+        here, there = (flow.target.given(c) for c in (own, others))
+        y = here.sample(jax.random.key(seed), half)
         pulled = flow.pull(y, own)
-        log_own = flow.target.log_prob(y) - pulled.log_det
+        log_own = here.log_prob(y) - pulled.log_det
         pushed = flow.push(drawn, others)
-        log_drawn = -nll(flow.target, pushed)
+        log_drawn = -nll(there, pushed)
         back = np.asarray(flow.inverse(pushed.points, others), np.float64)
     found = np.asarray(pulled.valid) & np.isfinite(np.asarray(pulled.points)).all(axis=1)
     returns = np.abs((back - drawn) / wide.scale).max(axis=1) < _BACK

@@ -7,6 +7,7 @@ from importlib import metadata as packages
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -189,12 +190,15 @@ class Model:
             refuse_condition(condition)
         for number, start in enumerate(range(0, n, PIECE)):
             stop = min(start + PIECE, n)
+            own = condition if common or not k else rows[start:stop]
             with precision(dtype_of(self.flow)):
+                target = self.flow.target
+                if target.condition_dim:
+                    target = target.given(jnp.asarray(self._condition(own, stop - start)))
                 key = jax.random.key(seed)
                 if number:  # far from what a target splits its key into
                     key = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 1), number)
-                y = np.asarray(self.flow.target.sample(key, stop - start))
-            own = condition if common or not k else rows[start:stop]
+                y = np.asarray(target.sample(key, stop - start))
             x, valid = self.inverse(y, own)
             yield self.chart.round(x), valid
 

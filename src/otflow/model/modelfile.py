@@ -17,7 +17,7 @@ from jaxtyping import jaxtyped
 import otflow
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
-from otflow.flow.flow_target import FlowTarget
+from otflow.flow.flow_target import ConditionalFlowTarget, FlowTarget
 from otflow.model.model import Model
 from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 from otflow.parallel.devices import use_all_cores
@@ -44,6 +44,7 @@ _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
         ColumnMap,
+        ConditionalFlowTarget,
         ConditionalGaussian,
         ConditionalResNet,
         ConditionalStages,

@@ -168,10 +168,11 @@ class ConditionalGaussian(AbstractConditional):
         alpha: float,
         target_mean: Float[np.ndarray, " d"] | None = None,
         target_cov: Float[np.ndarray, "d d"] | None = None,
+        target_slope: Float[np.ndarray, "d k"] | None = None,
     ) -> "ConditionalGaussian":
         """The minimiser of transport + alpha KL from N(mean + W c, cov) to a Gaussian, for every c.
 
-        The target is N(0, I) unless it is given.
+        The target is N(0, I) unless it is given; its mean is target_mean + target_slope c.
 
         Raises:
             ValueError: as `GaussianBase.solve`, or W is not (d, k).
@@ -181,7 +182,10 @@ class ConditionalGaussian(AbstractConditional):
         if target_cov is None:
             return ConditionalGaussian(base, slope, slope / (1 + alpha) - slope)
         kept = np.linalg.inv(np.eye(len(W)) + alpha * np.linalg.inv(target_cov))
-        return ConditionalGaussian(base, slope, jnp.asarray(kept @ W - W, float))
+        moved = kept @ W - W
+        if target_slope is not None:
+            moved = moved + target_slope - kept @ target_slope
+        return ConditionalGaussian(base, slope, jnp.asarray(moved, float))
 
     @property
     def _plain(self) -> GaussianBase:

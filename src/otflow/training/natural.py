@@ -92,7 +92,7 @@ class PointModel:
     def __call__(self, flat: Array, x: Float[Array, "n d"] | Rows) -> tuple[Array, Array]:
         rows = as_rows(x)
         pushed = self.scheme.push(self.join(flat).given(rows.condition), rows.x)
-        cost = nll(self.target, pushed)
+        cost = nll(self.target.given(rows.condition), pushed)
         known = 0.0 if self.log_density is None else self.log_density(rows.x)
         return cost + known, pushed.transport
 

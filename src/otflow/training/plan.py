@@ -3,11 +3,12 @@
 The likelihood alone leaves mass in the wrong component of a target with several; an optimal plan
 puts it in the right one. Several stages are regressed on a discrete plan. One stage is the gradient
 of a convex u, which minimises Kantorovich's dual E u(x) + E u*(y): the plan of the laws themselves,
-not of a few thousand points, and not noisy in high dimensions.
+not of a few thousand points, and not noisy in high dimensions. Under a condition rows and draws are
+paired with a cost on the difference of their conditions, and stages are regressed on that plan.
 """
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,16 +22,17 @@ from scipy.spatial.distance import cdist
 
 from otflow.data.rows import Rows
 from otflow.parallel.devices import everywhere, gathered, on_shards, place, row_mesh, total
-from otflow.potentials.base import AbstractStages
+from otflow.potentials.base import AbstractPotential, AbstractStages
 from otflow.schemes.newton import invert_stage
 from otflow.support.compiling import hot_jit
-from otflow.support.precision import cast, dtype_of
+from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget
 from otflow.training.progress import TrainingProgress
 from otflow.training.step import split_trainable
 
 _POINTS = 2048  # a side of a plan: exact in about a second
 _PLANS = 3
+_BESIDE = 10.0  # a deviation of the condition, in those of the rows: what a plan hardly crosses
 _BATCH, _RATE = 512, 0.02
 _MOST = 1000  # steps of the regression
 _DRAWS = 2**15  # from the target, for the dual
@@ -38,29 +40,31 @@ _BLOCK = 100  # steps of the dual in one call
 
 
 def start_from_plan(
-    potential: AbstractStages,
+    potential: AbstractPotential,
     rows: Rows,
     target: AbstractTarget,
     steps: int,
     seed: int,
     verbose: bool = False,
-) -> AbstractStages:
+) -> AbstractPotential:
     """The stages that carry rows to their partners, along straight lines.
 
     Args:
-        potential: the stages to start from.
-        rows: unconditional, on the host; rows of more weight are drawn more often.
-        target: what can be sampled.
+        potential: the stages to start from, under a condition where the rows have one.
+        rows: on the host; rows of more weight are drawn more often.
+        target: what can be sampled, under a condition where it takes one.
         steps: of Adam.
         seed: of rows, draws and batches.
         verbose: show a progress bar, on a terminal.
     """
     params, static = split_trainable(potential)
-    x, y = pairs(rows, target, seed)
-    ends = cast((x, y), dtype_of(params))
-    order = np.random.default_rng([seed, 3]).integers(len(x), size=(min(steps, _MOST), _BATCH))
+    paired = pairs(rows, target, seed)
+    ends = cast((paired.start, paired.end), dtype_of(params))
+    order = np.random.default_rng([seed, 3]).integers(
+        len(paired.end), size=(min(steps, _MOST), _BATCH)
+    )
     params = _regress(params, static, *ends, order)
-    if potential.n_steps == 1:
+    if potential.n_steps == 1 and isinstance(potential, AbstractStages):
         found = _descend_dual(params, static, rows, target, steps, seed, verbose)
         if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
             params = found
@@ -70,22 +74,55 @@ def start_from_plan(
     return eqx.combine(params, static)
 
 
-def pairs(
-    rows: Rows, target: AbstractTarget, seed: int
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
-    """Rows and their partners, from several exact plans of equal numbers of both."""
+class Pairs(NamedTuple):
+    """Rows, under their conditions where there are any, and where each should go."""
+
+    start: Rows
+    end: Float[np.ndarray, "n d"]
+
+
+def pairs(rows: Rows, target: AbstractTarget, seed: int) -> Pairs:
+    """Rows and their partners, from several exact plans of equal numbers of both.
+
+    Under a condition every chosen row's condition has one draw of the target. The plan is of the
+    draws less what their mean moves with the condition, which is added again for the row's own; it
+    is that of every condition by itself as points grow many.
+    """
     rng = np.random.default_rng([seed, 2])
     x = np.asarray(rows.x, np.float64)
     share = _shares(rows)
     size = min(_POINTS, len(x))
     keys = jax.random.split(jax.random.key(seed + 1), _PLANS)
-    starts, ends = [], []
+    starts, given, ends = [], [], []
     for key in keys:
-        start = x[rng.choice(len(x), size, replace=share is not None, p=share)]
-        end = np.asarray(target.sample(key, size), np.float64)
+        index = rng.choice(len(x), size, replace=share is not None, p=share)
+        start = x[index]
+        if not target.condition_dim:
+            end = np.asarray(target.sample(key, size), np.float64)
+            ends.append(end[linear_sum_assignment(cdist(start, end, "sqeuclidean"))[1]])
+        else:
+            c = np.asarray(rows.condition, np.float64)[index]
+            given.append(c)
+            ends.append(_partners(start, c, target, key))
         starts.append(start)
-        ends.append(end[linear_sum_assignment(cdist(start, end, "sqeuclidean"))[1]])
-    return np.concatenate(starts), np.concatenate(ends)
+    condition = np.concatenate(given) if given else None
+    paired = Rows(np.concatenate(starts), None, condition)  # type: ignore[arg-type]
+    return Pairs(paired, np.concatenate(ends))
+
+
+def _partners(
+    x: Float[np.ndarray, "n d"], c: Float[np.ndarray, "n k"], target: AbstractTarget, key: Array
+) -> Float[np.ndarray, "n d"]:
+    """Draws of the target, each for a row of nearly its condition, moved to just that one."""
+    with precision(dtype_of(target)):
+        y = np.asarray(target.given(jnp.asarray(c, dtype_of(target))).sample(key, len(x)))
+    slope = target.slope
+    moved = np.zeros_like(x) if slope is None else c @ slope.T
+    rest = y.astype(np.float64) - moved
+    spread = np.sqrt(rest.var(axis=0).mean())
+    beside = _BESIDE * spread * c / np.maximum(c.std(axis=0), 1e-12)
+    first, second = np.column_stack([x - moved, beside]), np.column_stack([rest, beside])
+    return moved + rest[linear_sum_assignment(cdist(first, second, "sqeuclidean"))[1]]
 
 
 def _shares(rows: Rows) -> Float[np.ndarray, " n"] | None:
@@ -103,11 +140,11 @@ def _optimiser(steps: int) -> optax.GradientTransformation:
 
 
 @hot_jit
-def _regress(params: Any, static: Any, x: Array, y: Array, order: Array) -> Any:
+def _regress(params: Any, static: Any, rows: Rows, y: Array, order: Array) -> Any:
     optimiser = _optimiser(len(order))
 
-    def loss(params: Any, x: Array, y: Array) -> Array:
-        potential = eqx.combine(params, static)
+    def loss(params: Any, rows: Rows, y: Array) -> Array:
+        x, potential = rows.x, eqx.combine(params, static).given(rows.condition)
         K = potential.n_steps
 
         def miss(k: int) -> Array:
@@ -118,7 +155,7 @@ def _regress(params: Any, static: Any, x: Array, y: Array, order: Array) -> Any:
 
     def step(carry: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
         params, state = carry
-        updates, state = optimiser.update(jax.grad(loss)(params, x[index], y[index]), state)
+        updates, state = optimiser.update(jax.grad(loss)(params, rows.take(index), y[index]), state)
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, optimiser.init(params)), order)[0][0]

@@ -132,7 +132,8 @@ def _point_costs(
 ) -> Costs:
     def point(row: Rows) -> Costs:
         row = row.take(None)  # one row, with its axis
-        return costs(potential.given(row.condition), scheme, target, row.x)
+        c = row.condition
+        return costs(potential.given(c), scheme, target.given(c), row.x)
 
     found = jax.lax.map(point, rows, batch_size=500)
     return jax.tree.map(jnp.ravel, found)

@@ -107,7 +107,8 @@ def valid_costs(
 
     def body(total: ValidCosts, chunk: tuple[Rows, Array]) -> tuple[ValidCosts, None]:
         rows, shares = chunk
-        part = costs(potential.given(rows.condition), scheme, target, rows.x)
+        c = rows.condition
+        part = costs(potential.given(c), scheme, target.given(c), rows.x)
         return jax.tree.map(jnp.add, total, ValidCosts.of(part, shares)), None
 
     start = ValidCosts(Costs.nothing(scheme, dtype), *jnp.zeros(2, dtype))
@@ -145,7 +146,7 @@ def _nll_difference(
     rows: Rows,
 ) -> Float[Array, " n"]:
     """nll of every row by one scheme, less that by another."""
-    potential = potential.given(rows.condition)
+    potential, target = potential.given(rows.condition), target.given(rows.condition)
     first, second = (costs(potential, s, target, rows.x).nll for s in (scheme, other))
     return first - second
 
@@ -169,7 +170,7 @@ def batch_gradient(
 
     def objective(params: Any, number: Array, rows: Rows, shares: Array) -> Any:
         potential = eqx.combine(params, static).given(rows.condition)
-        found = costs(potential, scheme.folded(number), target, rows.x)
+        found = costs(potential, scheme.folded(number), target.given(rows.condition), rows.x)
         means = jax.tree.map(lambda a: _weighted(shares, a), found)
         return means.objective(alpha, beta), means
 

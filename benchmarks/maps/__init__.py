@@ -1,0 +1,1 @@
+"""Solvers of optimal transport between two measures: each gives functions x -> T(x)."""
