@@ -10,7 +10,7 @@ from sklearn.base import clone
 import otflow.estimator.chaining
 from otflow import OTFlow, OTFlowChain, load
 from otflow.data.shards import ShardedTable
-from otflow.estimator.blocks import LEAST_GAIN, MOST_BLOCKS, Block, Plan, strength
+from otflow.estimator.blocks import LEAST_GAIN, MOST_BLOCKS, Block, ChainPlan, strength
 from otflow.targets import StandardNormal
 from tests.fakes import forbid_training, no_training
 
@@ -39,7 +39,7 @@ def block(tau=1.0, way=1.0, gain=1.0, gain_error=0.01):
 
 class TestPlan:
     def test_tau_grows_as_the_rows_slow_down(self):
-        plan = Plan("auto", None, 0)
+        plan = ChainPlan("auto", None, 0)
         assert plan.next_tau([]) == 1.0
         assert plan.next_tau([block(way=2.0), block(tau=1.5, way=1.0)]) == 3.0
         assert plan.next_tau([block(way=1.0), block(tau=2.0, way=1.5)]) == 2.0
@@ -47,7 +47,7 @@ class TestPlan:
         assert plan.next_tau([block(way=1.0), block(tau=900.0, way=0.5)]) == 1000.0
 
     def test_a_tau_that_is_set_stays(self):
-        assert Plan(3, 0.5, 0).next_tau([block(way=2.0), block(way=0.1)]) == 0.5
+        assert ChainPlan(3, 0.5, 0).next_tau([block(way=2.0), block(way=0.1)]) == 0.5
 
     def test_strength_is_that_of_one_contraction(self):
         """SPEC 7: KL falls by (1 + tau)^2 a block, by (1 + alpha)^2 in one."""
@@ -72,7 +72,7 @@ class TestPlan:
     )
     def test_refused(self, fields, error, message):
         with pytest.raises(error, match=message):
-            Plan(*fields)
+            ChainPlan(*fields)
 
 
 class TestFitted:
