@@ -149,8 +149,8 @@ def _model(blocks: str | None, seed: int, settings: dict[str, Any], context: typ
     from otflow.estimator.chain import OTFlowChain
     from otflow.estimator.estimator import OTFlow
 
-    sources = {name: context.get_parameter_source(name) for name in settings}
-    asked = {k: v for k, v in settings.items() if sources[k] and sources[k].name != "DEFAULT"}
+    sources = {k: getattr(context.get_parameter_source(k), "name", "DEFAULT") for k in settings}
+    asked = {k: v for k, v in settings.items() if sources[k] != "DEFAULT"}
     kind = OTFlow if blocks is None else OTFlowChain
     known = kind().get_params()
     if unknown := [f"--{name.replace('_', '-')}" for name in asked if name not in known]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from otflow.support.checks import check_count, check_number
+from otflow.support.checks import check_count, check_number, check_real
 
 MOST_BLOCKS = 12  # with "auto"
 LEAST_GAIN = 0.05  # nats, that a block more has to be worth
@@ -36,6 +36,11 @@ class Block:
     n_iter: int
     status: str
 
+    def __post_init__(self) -> None:
+        for name in ("tau", "way", "gain", "gain_error"):
+            check_real(name, getattr(self, name))
+        check_count("n_iter", self.n_iter, 0)
+
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the gain."""
@@ -48,7 +53,7 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ChainPlan:
     """How many blocks, of which penalty, and for how long they are trained together at the end.
 
     Raises:

@@ -8,7 +8,7 @@ from sklearn.utils import validation
 
 from otflow.certificates import Certificate, certify
 from otflow.data.shards import ShardedTable
-from otflow.estimator.blocks import Block, Plan, strength
+from otflow.estimator.blocks import Block, ChainPlan, strength
 from otflow.estimator.chaining import fit_chain
 from otflow.estimator.estimator import OTFlow
 from otflow.estimator.fitting import Fitted, fit_flow
@@ -106,8 +106,8 @@ class OTFlowChain(OTFlow):
         self._plan()
         return super()._settings()
 
-    def _plan(self) -> Plan:
-        return Plan(self.blocks, self.tau, self.joint_iter)
+    def _plan(self) -> ChainPlan:
+        return ChainPlan(self.blocks, self.tau, self.joint_iter)
 
     def _train(
         self,

@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from otflow.data.rows import Rows
-from otflow.estimator.blocks import Block, Plan, strength
+from otflow.estimator.blocks import Block, ChainPlan, strength
 from otflow.estimator.fitting import Fitted, fit_flow
 from otflow.estimator.material import Material, of_rows
 from otflow.estimator.settings import Settings
@@ -32,7 +33,7 @@ class FittedChain(Fitted):
 
 def fit_chain(
     settings: Settings,
-    plan: Plan,
+    plan: ChainPlan,
     material: Material,
     target: AbstractTarget,
     seed: int,
@@ -53,12 +54,15 @@ def fit_chain(
             history say of which `block` they are.
 
     Raises:
-        ValueError: no rows are held out to say how many blocks there are to be; and as `fit_flow`.
+        ValueError: no rows are held out to say how many blocks there are to be, or a job of several
+            processes; and as `fit_flow`.
         FileExistsError: blocks of another run lie beside a checkpoint that is not resumed.
     """
     assert isinstance(material.x, Rows)
     if plan.automatic and material.x_val is None:
         raise ValueError("blocks: expected a number where no rows are held out; got 'auto'.")
+    if jax.process_count() > 1:
+        raise ValueError(f"blocks: expected one process; got a job of {jax.process_count()}.")
     _check_no_blocks(watch)
     chain = _Chain(material.x, material.x_val)
     status = "max_iter"
@@ -83,7 +87,7 @@ def fit_chain(
 def _together(
     found: FittedChain,
     chain: "_Chain",
-    plan: Plan,
+    plan: ChainPlan,
     material: Material,
     target: AbstractTarget,
     seed: int,
@@ -156,6 +160,8 @@ class _Chain:
 
     def remember(self, fitted: Fitted, number: int) -> None:
         """Add a history to the chain's: a block's first row takes the place of the last so far."""
+        if not fitted.history:  # interrupted before it began
+            return
         for column in self.history.values():
             del column[-1]
         for values in zip(*fitted.history.values(), strict=True):

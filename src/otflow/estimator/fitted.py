@@ -259,7 +259,7 @@ class FittedEstimator(TabularEstimator):
         if hasattr(self, "natural_history_"):
             training["natural_history"] = plain(self.natural_history_)
         if hasattr(self, "blocks_"):
-            training["blocks"] = [dataclasses.asdict(block) for block in self.blocks_]
+            training["blocks"] = plain([dataclasses.asdict(block) for block in self.blocks_])
         versions = package_versions()
         model = dataclasses.replace(
             self.model_, settings=settings, training=training, versions=versions

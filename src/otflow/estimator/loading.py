@@ -55,10 +55,16 @@ def _estimator(model: Model) -> OTFlow:
         return OTFlow(**settings)
     del settings["target"]  # always N(0, I)
     chain = OTFlowChain(**settings)
-    chain.blocks_ = tuple(Block(**block) for block in model.training["blocks"])
+    chain.blocks_ = tuple(_block(kept) for kept in model.training["blocks"])
     if len(chain.blocks_) != len(model.flow.potential.blocks):  # type: ignore[attr-defined]
         raise ValueError(f"blocks: expected those of the flow; got {len(chain.blocks_)}.")
     return chain
+
+
+def _block(kept: dict[str, Any]) -> Block:
+    """A block as it was before JSON."""
+    found: dict[str, Any] = {k: math.nan if v is None else v for k, v in kept.items()}
+    return Block(**found)
 
 
 def _as_set(model: Model) -> dict[str, Any]:

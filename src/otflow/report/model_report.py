@@ -135,6 +135,9 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
         ("Columns standardised", "yes" if model.standardize else "no"),
         ("Bounded, rounded columns", f"{bounded}, {rounded}"),
     ]
+    if blocks := getattr(model, "blocks_", ()):
+        told = (f"tau {block.tau:.3g}: {block.gain:+.3g} nats" for block in blocks)
+        rows.insert(1, ("Blocks, and what each gained", "; ".join(told)))
     if model.n_conditions_:
         names = model.condition_names_ or tuple(f"c{i}" for i in range(model.n_conditions_))
         rows.append(("Condition", _listed(names)))
