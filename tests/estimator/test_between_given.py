@@ -1,6 +1,7 @@
 """Maps under a condition: conditional Gaussians whose map is known, files, and bad arguments."""
 
 import equinox as eqx
+import jax
 import numpy as np
 import pytest
 from scipy import linalg
@@ -82,6 +83,17 @@ def test_the_target_is_the_density_given_c(found):
     exact -= 0.5 * np.linalg.slogdet(2 * np.pi * cov)[1]
     np.testing.assert_allclose(scores + own.log_det, exact, atol=0.15)
     np.testing.assert_allclose(one[3], scores[3], atol=1e-3)
+
+
+def test_the_target_can_be_drawn_from(found):
+    """Draws less their mean given c have the covariance of y given c: 4,000 of them, so to 6 %."""
+    _, _, _, c = populations(4000, 8)
+    model = found.model
+    known = np.asarray(model.condition_scaler_.forward(c), np.float32)
+    z = model.flow_.target.given(known).sample(jax.random.key(0), len(c))
+    rest = model.standardizer_.inverse(np.asarray(z)) - SHIFT - c @ SLOPE_Y.T
+    assert np.abs(rest.mean(axis=0)).max() < 0.15
+    np.testing.assert_allclose(np.cov(rest.T), ROOT_Y @ ROOT_Y, atol=0.3)
 
 
 @eqx.filter_jit

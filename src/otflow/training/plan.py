@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
@@ -33,6 +33,7 @@ from otflow.training.step import split_trainable
 _POINTS = 2048  # a side of a plan: exact in about a second
 _PLANS = 3
 _BESIDE = 10.0  # a deviation of the condition, in those of the rows: what a plan hardly crosses
+_FAR = 5.0  # deviations from the mean at which a draw is left out of a plan under a condition
 _BATCH, _RATE = 512, 0.02
 _MOST = 1000  # steps of the regression
 _DRAWS = 2**15  # from the target, for the dual
@@ -97,14 +98,16 @@ def pairs(rows: Rows, target: AbstractTarget, seed: int) -> Pairs:
     for key in keys:
         index = rng.choice(len(x), size, replace=share is not None, p=share)
         start = x[index]
-        if not target.condition_dim:
-            end = np.asarray(target.sample(key, size), np.float64)
-            ends.append(end[linear_sum_assignment(cdist(start, end, "sqeuclidean"))[1]])
-        else:
+        if target.condition_dim:
             c = np.asarray(rows.condition, np.float64)[index]
-            given.append(c)
-            ends.append(_partners(start, c, target, key))
+            end, near = _partners(start, c, target, key)
+            start, end = start[near], end[near]
+            given.append(c[near])
+        else:
+            end = np.asarray(target.sample(key, size), np.float64)
+            end = end[linear_sum_assignment(cdist(start, end, "sqeuclidean"))[1]]
         starts.append(start)
+        ends.append(end)
     condition = np.concatenate(given) if given else None
     paired = Rows(np.concatenate(starts), None, condition)  # type: ignore[arg-type]
     return Pairs(paired, np.concatenate(ends))
@@ -112,17 +115,26 @@ def pairs(rows: Rows, target: AbstractTarget, seed: int) -> Pairs:
 
 def _partners(
     x: Float[np.ndarray, "n d"], c: Float[np.ndarray, "n k"], target: AbstractTarget, key: Array
-) -> Float[np.ndarray, "n d"]:
-    """Draws of the target, each for a row of nearly its condition, moved to just that one."""
+) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
+    """Draws of the target, each for a row of nearly its condition, moved to just that one.
+
+    And which are near: a fitted flow draws one of a thousand from far away, and least squares would
+    follow it.
+    """
     with precision(dtype_of(target)):
         y = np.asarray(target.given(jnp.asarray(c, dtype_of(target))).sample(key, len(x)))
-    slope = target.slope
+    slope, moments = target.slope, target.moments()
     moved = np.zeros_like(x) if slope is None else c @ slope.T
     rest = y.astype(np.float64) - moved
-    spread = np.sqrt(rest.var(axis=0).mean())
+    near = np.ones(len(x), bool)
+    if moments is not None:
+        off = rest - moments.mean
+        near = np.sum(off * np.linalg.solve(moments.cov, off.T).T, axis=1) < _FAR**2 * x.shape[1]
+    spread = np.sqrt(rest[near].var(axis=0).mean())
     beside = _BESIDE * spread * c / np.maximum(c.std(axis=0), 1e-12)
     first, second = np.column_stack([x - moved, beside]), np.column_stack([rest, beside])
-    return moved + rest[linear_sum_assignment(cdist(first, second, "sqeuclidean"))[1]]
+    partner = linear_sum_assignment(cdist(first, second, "sqeuclidean"))[1]
+    return moved + rest[partner], near[partner]
 
 
 def _shares(rows: Rows) -> Float[np.ndarray, " n"] | None:
