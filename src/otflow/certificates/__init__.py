@@ -4,6 +4,7 @@ from otflow.certificates.bracket import Bracket, bracket_pairs
 from otflow.certificates.certificate import BudgetItem, Certificate, Line
 from otflow.certificates.certify import certify, certify_model
 from otflow.certificates.fitting import DualConfig
+from otflow.certificates.unbalanced import certify_growth
 
 __all__ = [
     "Bracket",
@@ -13,5 +14,6 @@ __all__ = [
     "Line",
     "bracket_pairs",
     "certify",
+    "certify_growth",
     "certify_model",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +17,13 @@ from otflow.estimator.estimator import OTFlow
 from otflow.estimator.loading import load
 from otflow.flow.flow_target import FlowTarget
 from otflow.reference import discrete
-from otflow.support.checks import check_count, check_rows
+from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.extras import require
 from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget, GaussianMixture
+
+if TYPE_CHECKING:
+    from otflow.estimator.growing import GrowingBetween
 
 _TEST_ROWS = 800  # a side of a two-sample test
 _FOLDS = 5  # of the cross-validation
@@ -116,8 +119,12 @@ def transport_between(
     density: OTFlow | None = None,
     max_components: int = 30,
     seed: int = 0,
+    growth: float | None = None,
+    mass_x: float = 1.0,
+    mass_y: float = 1.0,
+    density_x: OTFlow | None = None,
     **settings: Any,
-) -> Between:
+) -> "Between | GrowingBetween":
     """Optimal transport from the population of X to that of Y.
 
     A flow to N(0, I) from each side and back does not give it: the composition of two optimal maps
@@ -131,7 +138,15 @@ def transport_between(
             Gaussian mixture whose number of components has the highest cross-validated likelihood.
         max_components: of that mixture.
         seed: of everything random.
-        settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps.
+        growth: delta, in the data's units: at what price mass grows (SPEC 10). Within pi delta a
+            row may move, beyond it only die and grow anew; None keeps every row's mass.
+        mass_x, mass_y: of the two populations, > 0; other than 1 with growth only.
+        density_x: of X, as `density` of Y; with growth only.
+        settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps. With growth,
+            those in `otflow.estimator.growing.SETTINGS`.
+
+    Returns:
+        The map; with growth a `GrowingBetween`, with the mass of every row.
 
     Raises:
         ValueError, TypeError: bad rows or settings, before any training.
@@ -143,6 +158,7 @@ def transport_between(
     check_rows("Y", Y, X.shape[1])
     check_count("max_components", max_components)
     check_count("seed", seed, 0)
+    _check_growth(growth, mass_x, mass_y, density_x)
     taken = {"target", "standardize", "random_state", "bounds", "dequantize"} & set(settings)
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
@@ -153,6 +169,16 @@ def transport_between(
             f"X: expected columns that vary; got constant column(s) {', '.join(constant)}."
         )
     z = common.forward(Y)
+    if growth is not None:
+        from otflow.estimator.growing import growing_between
+
+        ends = ((density_x, common.forward(X)), (density, z))
+        start, end = (
+            _mixture(rows, max_components, seed) if d is None else _target(d, rows, common, names)
+            for d, rows in ends
+        )
+        masses = (mass_x, mass_y)
+        return growing_between(common, names, start, end, growth, masses, seed, settings)
     if density is None:
         target: AbstractTarget = _mixture(z, max_components, seed)
     else:
@@ -180,6 +206,15 @@ def sample_w2(x: Any, y: Any, most: int = 1000, seed: int = 0) -> float:
     k, rng = min(len(x), len(y), most), np.random.default_rng(seed)
     x, y = (rows[rng.permutation(len(rows))[:k]] for rows in (x, y))
     return math.sqrt(2 * discrete(x, y).half_w2_squared)
+
+
+def _check_growth(growth: Any, mass_x: Any, mass_y: Any, density_x: Any) -> None:
+    check_number("mass_x", mass_x, positive=True)
+    check_number("mass_y", mass_y, positive=True)
+    if growth is not None:
+        check_number("growth", growth, positive=True)
+    elif (mass_x, mass_y, density_x) != (1, 1, None):
+        raise ValueError("mass_x, mass_y, density_x: expected 1, 1 and none without growth.")
 
 
 def _common_scale(X: Float[np.ndarray, "n d"], Y: Float[np.ndarray, "m d"]) -> Standardizer:

@@ -22,12 +22,16 @@ from otflow.reference.product import (
     random_rotation,
 )
 from otflow.reference.tabulate import tabulate
+from otflow.reference.unbalanced import DiscreteGrowth, wfr_discrete
+from otflow.reference.wfr import GaussianGrowth, wfr_diracs, wfr_gaussians
 
 __all__ = [
     "STANDARD_MIXTURE",
     "AbstractDensity1D",
     "AbstractReference",
+    "DiscreteGrowth",
     "DiscreteTransport",
+    "GaussianGrowth",
     "GaussianReference",
     "Mixture1D",
     "OneDimensionalReference",
@@ -42,4 +46,7 @@ __all__ = [
     "random_rotation",
     "solve_1d",
     "tabulate",
+    "wfr_diracs",
+    "wfr_discrete",
+    "wfr_gaussians",
 ]
