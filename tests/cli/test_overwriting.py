@@ -46,6 +46,7 @@ PATHS = {
     "study all": {"out"},
     "study alpha": {"out", "data"},
     "study density": {"out"},
+    "study growth": {"out"},
     "study samples": {"out", "data"},
     "study show": {"folder"},
     "study steps": {"out"},

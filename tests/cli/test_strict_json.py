@@ -81,6 +81,7 @@ HARD = {
     "study all": "--out all",
     "study alpha": "--out alpha",
     "study density": "--out density",
+    "study growth": "--out growth",
     "study samples": "--out samples",
     "study show": "s",
     "study steps": "--out steps",

@@ -63,10 +63,10 @@ def one_line(result):
 class TestHelp:
     def test_commands(self):
         told = run("--help").stdout
-        for command in ("alpha", "samples", "width", "steps", "density", "all", "show"):
+        for command in ("alpha", "samples", "width", "steps", "density", "growth", "all", "show"):
             assert command in told
 
-    @pytest.mark.parametrize("command", ["alpha", "samples", "width", "steps", "density"])
+    @pytest.mark.parametrize("command", ["alpha", "samples", "width", "steps", "density", "growth"])
     def test_options(self, command):
         told = run(command, "--help").stdout
         for option in ("--problem", "--dim", "--out", "--resume", "--seeds", "--budget", "--json"):
@@ -107,7 +107,7 @@ class TestAll:
 
 @pytest.mark.usefixtures("pictures")
 class TestRun:
-    @pytest.mark.parametrize("kind", ["alpha", "samples", "width", "steps", "density"])
+    @pytest.mark.parametrize("kind", ["alpha", "samples", "width", "steps", "density", "growth"])
     def test_options_reach_the_study(self, folder, asked, pictures, kind):
         told = run(kind, "--out", folder, "--problem", "gaussian", "--dim", 3, "--seeds", 4)
         _, (found, problem, seeds, demo) = asked

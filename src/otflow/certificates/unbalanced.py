@@ -1,17 +1,7 @@
-"""How optimal a flow with growth is: the unbalanced dual, bounded rigorously (SPEC 6 and 10).
+"""How optimal a flow with growth is: its price against the unbalanced dual (SPEC 6 and 10).
 
-With c = -2 delta^2 log cos^2(min(|x - y| / (2 delta), pi/2)) and phi(x) + psi(y) <= c(x, y),
-
-    WFR(mu, nu) >= 2 delta^2 [int (1 - exp(-phi / (2 delta^2))) dmu
-                              + int (1 - exp(-psi / (2 delta^2))) dnu].
-
-phi = |x|^2/2 - u with u kappa-strongly convex. c(., y) has a Hessian of at least 1 where it is
-finite, |x - y| < pi delta, so that g = c(., y) - phi is kappa-strongly convex on that ball and
-
-    psi(y) = g(x) - |grad g(x)|^2 / (2 kappa) <= min g        at any x of the ball
-
-is allowed, however badly the minimum was looked for. On a coupling's pairs (x, T(x)) with growth m
-the price 2 delta^2 (1 + m - 2 sqrt(m) cos theta) less the dual's terms is nonnegative.
+On a coupling's pairs (x, T(x)) with growth m the price 2 delta^2 (1 + m - 2 sqrt(m) cos theta) less
+the dual's terms (`growth_dual`) is nonnegative: what a flow pays too much is at most its mean.
 """
 
 import dataclasses
@@ -19,85 +9,22 @@ import math
 import time
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from otflow.certificates.bounds import ASSUMPTION, lower_bound
 from otflow.certificates.bracket import Bracket, bracket
 from otflow.certificates.certificate import ESTIMATED, Certificate, Line, proved
-from otflow.certificates.convex import ConvexPotential
 from otflow.certificates.fitting import DualConfig, fit_dual
+from otflow.certificates.growth_dual import GrowthDual, shares_x, shares_y
 from otflow.certificates.lines import mean_line
 from otflow.flow.growing import GrowingFlow
-from otflow.parallel.batching import map_rows
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.precision import cast, default_rules, precision
 
-_NEWTON = 12  # steps of the inner problem
-_INSIDE = 0.999  # share of the ball's radius up to which candidates are taken
 _LEAST = 40
 _WIDE = 0.1  # share of the price above which optimality counts as not shown
-
-
-class GrowthDual(eqx.Module):
-    """phi = |x|^2/2 - u(x) + level, and what bounds its transform."""
-
-    u: ConvexPotential
-    level: Float[Array, ""]
-    delta: float = eqx.field(static=True)
-
-    def share_x(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """exp(-phi / (2 delta^2)) at n points."""
-        phi = 0.5 * jnp.sum(x**2, axis=1) - self.u.value(x) + self.level
-        return jnp.exp(-phi / (2 * self.delta**2))
-
-    def share_y(self, y: Float[Array, "n d"], near: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """A bound from above of exp(-psi / (2 delta^2)) at n points y, the search from `near`."""
-        reach = _INSIDE * math.pi * self.delta
-
-        def inside(x: Array) -> Array:
-            length = jnp.linalg.norm(x - y, axis=1, keepdims=True)
-            return y + (x - y) * jnp.minimum(1.0, reach / jnp.maximum(length, 1e-30))
-
-        def newton(carry: tuple[Array, Array, Array], _: None) -> tuple[tuple, None]:
-            x, best, damping = carry
-            value, gradient, hessian = self._inner(x, y)
-            bound = value - jnp.sum(gradient**2, axis=1) / (2 * self.u.kappa)
-            bound = jnp.where(jnp.isnan(bound), -jnp.inf, bound)
-            eye = jnp.eye(x.shape[1], dtype=x.dtype)
-            damped = hessian + damping[:, None, None] * eye
-            moved = inside(x - jnp.linalg.solve(damped, gradient[..., None])[..., 0])
-            lower = self._inner(moved, y)[0] <= value
-            damping = jnp.where(lower, 0.1 * damping, 10 * damping + 0.1)
-            x = jnp.where(lower[:, None], moved, x)
-            return (x, jnp.maximum(best, bound), damping), None
-
-        start = (inside(near), jnp.full(y.shape[0], -jnp.inf), jnp.zeros(y.shape[0]))
-        best = jax.lax.scan(newton, start, length=_NEWTON)[0][1]
-        return jnp.exp(-best / (2 * self.delta**2))
-
-    def _inner(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """g at n points with its gradient and Hessian."""
-
-        def g(x: Array, y: Array) -> Array:
-            square = jnp.sum((x - y) ** 2) / (4 * self.delta**2)
-            phi = 0.5 * jnp.sum(x**2) - self.u.value(x[None])[0] + self.level
-            return 2 * self.delta**2 * _minus_log_cos(square) - phi
-
-        gradient = jax.grad(g)
-        found = jax.vmap(g)(x, y), jax.vmap(gradient)(x, y), jax.vmap(jax.jacfwd(gradient))(x, y)
-        return found
-
-
-def _minus_log_cos(square: Array) -> Array:
-    """-log cos^2 of an angle from its square, smooth at 0; infinite from pi/2 on."""
-    small = square < 1e-4
-    angle = jnp.sqrt(jnp.where(small, 1e-4, square))
-    far = jnp.where(angle < math.pi / 2, -2 * jnp.log(jnp.cos(angle)), jnp.inf)
-    near = square + square**2 / 6 + 2 * square**3 / 45 + 17 * square**4 / 1260
-    return jnp.where(small, near, far)
 
 
 @default_rules()
@@ -200,7 +127,7 @@ class _Pairs:
 
     def shares(self, dual: GrowthDual) -> tuple[np.ndarray, np.ndarray]:
         """exp(-phi / (2 delta^2)) at the starts and the bound of it at the ends."""
-        return _share_x(dual, self.x), _share_y(dual, self.y, self.x)
+        return shares_x(dual, self.x), shares_y(dual, self.y, self.x)
 
     def gaps(self, dual: GrowthDual) -> Float[np.ndarray, " n"]:
         """The price less the dual's terms, >= 0."""
@@ -229,29 +156,6 @@ def _fitted(
     level = pairs.delta**2 * math.log(p.mean() / (pairs.growth * q).mean())
     with precision("float64"):
         return eqx.tree_at(lambda d: d.level, dual, jnp.asarray(level))
-
-
-def _share_x(dual: GrowthDual, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    with precision("float64"):
-        return map_rows(lambda rows: _share_x_jit(dual, jnp.asarray(rows)), x)
-
-
-def _share_y(
-    dual: GrowthDual, y: Float[np.ndarray, "n d"], near: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, " n"]:
-    with precision("float64"):
-        both = np.column_stack([y, near])
-        return map_rows(lambda rows: _share_y_jit(dual, jnp.asarray(rows)), both, 1024)
-
-
-@eqx.filter_jit
-def _share_x_jit(dual: GrowthDual, x: Array) -> Array:
-    return dual.share_x(x)
-
-
-@eqx.filter_jit
-def _share_y_jit(dual: GrowthDual, both: Array) -> Array:
-    return dual.share_y(*jnp.split(both, 2, axis=1))
 
 
 _UNIT = "squared data units times mass"
@@ -303,8 +207,8 @@ def _end_line(
     """The dual at rows of the start and of the wanted end: no pairs, no densities."""
     unit, level = 2 * dual.delta**2, (1 + confidence) / 2
     near = np.asarray(flow.pull(y).points)
-    of_x = unit * flow.mass_x * (1 - _share_x(dual, x))
-    of_y = unit * flow.mass_y * (1 - _share_y(dual, y, near))
+    of_x = unit * flow.mass_x * (1 - shares_x(dual, x))
+    of_y = unit * flow.mass_y * (1 - shares_y(dual, y, near))
     bounds = [lower_bound(values, level) for values in (of_x, of_y)]
     low = max(bounds[0].value + bounds[1].value, 0.0)
     return _labelled(

@@ -74,6 +74,7 @@ _add("samples", "The sample number: the loss over N samples and its minimisers."
 _add("width", "The width: the loss that a class of networks reaches.", of_data=False)
 _add("steps", "The time steps: integration error of rk4, none of conforming.", of_data=False)
 _add("density", "The density: its integral on its way, the tails included.", of_data=False)
+_add("growth", "Growth: optimal transport as delta grows, exact answers as rows do.", of_data=False)
 
 
 @study.command("all")

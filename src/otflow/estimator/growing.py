@@ -103,7 +103,7 @@ class GrowingBetween:
 
         Args:
             X: (n, d) held-out rows of the first population, n >= 40.
-            Y: (k, d) of the second, k >= 40, for a lower bound of the price to there; None for none.
+            Y: (k, d) of the second, k >= 40, for a lower bound of the price to there, or None.
             options: of `otflow.certificates.certify_growth`.
         """
         rows = self._scaled("X", X)

@@ -24,8 +24,8 @@ class DiscreteGrowth:
 
     Fields: transport, the least price in squared data units times mass; duality_gap, how far it may
     be off, the primal less the dual value; plan (n, m); share_x (n,) and share_y (m,), of the
-    potentials exp(-phi / (2 delta^2)), 0 for a point that has no partner within pi delta; the points
-    x and y with mass_x (n,) and mass_y (m,).
+    potentials exp(-phi / (2 delta^2)), 0 for a point that has no partner within pi delta; the
+    points x and y with mass_x (n,) and mass_y (m,).
     """
 
     transport: float

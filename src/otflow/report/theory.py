@@ -14,6 +14,7 @@ _LIMITS = {
     "width": "The bound of a class of networks",
     "steps": "The time steps",
     "density": "The density is one",
+    "growth": "Transport with growth",
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from otflow.studies.alpha import AlphaStudy
 from otflow.studies.density import DensityStudy
+from otflow.studies.growth import GrowthStudy
 from otflow.studies.members import Network
 from otflow.studies.problems import AbstractProblem, DataProblem
 from otflow.studies.runner import AbstractStudy
@@ -13,9 +14,11 @@ from otflow.studies.steps import StepStudy
 from otflow.studies.width import WidthStudy
 from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
+from otflow.training.growing import GrowthConfig
 
 KINDS: dict[str, Any] = {
-    study.kind: study for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy)
+    study.kind: study
+    for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy, GrowthStudy)
 }
 
 
@@ -29,7 +32,7 @@ def make_study(
     """A study at its standard size.
 
     Args:
-        kind: "alpha", "samples", "width", "steps" or "density".
+        kind: "alpha", "samples", "width", "steps", "density" or "growth".
         problem: what to study.
         seeds: replicates a cell; None for the standard number.
         demo: the small size.
@@ -67,6 +70,13 @@ def _full(kind: str, dim: int) -> dict[str, Any]:
 
 _DEMO: dict[str, dict[str, Any]] = {
     "density": {"steps": (10, 100), "seeds": (0, 1), "evaluation": 20_000},
+    "growth": {
+        "deltas": (1.0, 10.0),
+        "sizes": (100, 1600),
+        "seeds": (0, 1),
+        "config": GrowthConfig(max_iter=300, plan_iter=200, learning_rate=0.01),
+        "evaluation": 20_000,
+    },
     "alpha": {
         "alphas": (1.0, 10.0, 30.0, 100.0),
         "seeds": (0, 1),
