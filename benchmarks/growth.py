@@ -5,7 +5,7 @@
 FOLDER holds sc_lineage_2d.npz (docs/data.md). For every seed 90 % of the cells of the first and the
 last day are fitted, and where the first day's cells are halfway, with their masses, is compared by
 exact transport (W2, biased upwards) with cells of the middle day, which nothing was fitted to; and
-at the end with the last day's other cells. At the largest delta mass all but stays: plain transport.
+at the end with the last day's other cells. At the largest delta no mass grows: plain transport.
 """
 
 import argparse

@@ -78,14 +78,15 @@ def test_the_dual_is_feasible_far_from_the_data_too(exact):
     rng = np.random.default_rng(0)
     x = exact.sample(0, 300)
     with precision("float32"):
-        u = gaussian_potential(start(x, 1.5 * x, 4, rng), x, 1.5 * x)
+        u = gaussian_potential(start(x, 1.5 * x, 8, rng), x, 1.5 * x)
     with precision("float64"):
-        dual = GrowthDual(cast(u, "float64"), jnp.asarray(0.3), 0.7)
-    x, y = (3 * rng.standard_normal((400, 2)) for _ in range(2))
+        dual = GrowthDual(cast(u, "float64"), jnp.asarray(0.3), 1.0)
+    x, y = (3 * rng.standard_normal((1000, 2)) for _ in range(2))
     product = shares_x(dual, x)[:, None] * shares_y(dual, y, x + 5)
-    angle = np.linalg.norm(x[:, None] - y, axis=2) / 1.4
+    angle = np.linalg.norm(x[:, None] - y, axis=2) / 2
     allowed = np.cos(np.minimum(angle, np.pi / 2)) ** 2
-    assert (product >= allowed * (1 - 1e-9)).all()
+    far = angle >= np.pi / 2
+    assert ((product >= allowed * (1 - 1e-9)) | far).all()
     near = shares_x(dual, x) * shares_y(dual, x, x)
     assert np.median(near) < 3  # and it is not empty
 
