@@ -137,7 +137,7 @@ def test_as_delta_grows_it_is_the_conforming_scheme():
 
 def test_mass_balances_to_rounding():
     """The arriving density's integral over the line is the growth's mean at the start."""
-    potential, scheme = lifted(1), Growing(K, 1.0)
+    potential, scheme = lifted(1), Growing(K, 4.0)
     push, pull = eqx.filter_jit(scheme.push), eqx.filter_jit(scheme.pull)
     grid = np.linspace(-12, 12, 2001)[:, None]
     weights = np.exp(-0.5 * grid[:, 0] ** 2) / np.sqrt(2 * np.pi) * (grid[1, 0] - grid[0, 0])
