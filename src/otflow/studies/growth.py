@@ -109,7 +109,7 @@ class GrowthStudy(AbstractStudy):
     ) -> dict[str, float]:
         """A flow between the laws, trained, against the exact answer."""
         with precision("float32"):
-            start, end = (GaussianMixture([1.0], m[None], c[None]) for m, c in laws)
+            start, end = (GaussianMixture(np.ones(1), m[None], c[None]) for m, c in laws)
             masses = exact.mass_x, exact.mass_y
             key = jax.random.key(seed)
             flow = GrowingFlow.create(start, end, exact.delta, 1, self.width, key, *masses)
