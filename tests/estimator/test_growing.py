@@ -45,6 +45,7 @@ def test_the_way_and_back(found):
     np.testing.assert_allclose(rates, np.log(found.growth(x)), atol=1e-5)
 
 
+@pytest.mark.slow  # tests/flow has it on the line
 def test_the_density_has_the_arriving_mass(found):
     x, y = np.meshgrid(np.linspace(-15, 15, 91), np.linspace(-6, 6, 37), indexing="ij")
     density = np.exp(found.log_density(np.column_stack([x.ravel(), y.ravel()])))

@@ -68,6 +68,7 @@ def test_refused(changes, message):
         GrowthStudy(make_problem("gaussian", 1), **changes)
 
 
+@pytest.mark.slow
 def test_a_real_run():
     found = growth_study(
         make_problem("gaussian", 1),

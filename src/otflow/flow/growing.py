@@ -107,7 +107,7 @@ class GrowingFlow(eqx.Module):
         self, x: Float[np.ndarray, "n d"], time: float
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
         """Where rows are at a time in [0, 1], and the logarithm of their growth until then."""
-        return self._rows(lambda flow, x: _at(flow, x, time), x)
+        return self._rows(lambda flow, x: _at(flow, x, jnp.asarray(time, x.dtype)), x)
 
     def log_density(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """log of the density that arrives at y, whose integral is the mass at the end; nats."""
@@ -144,7 +144,7 @@ def _pull(flow: GrowingFlow, y: Array) -> tuple[Array, ...]:
 
 
 @eqx.filter_jit
-def _at(flow: GrowingFlow, x: Array, time: float) -> tuple[Array, Array]:
+def _at(flow: GrowingFlow, x: Array, time: Array) -> tuple[Array, Array]:
     return flow.scheme.at(flow.potential, x, time)
 
 

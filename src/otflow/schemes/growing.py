@@ -21,6 +21,7 @@ start and its own end. A gradient of phi of any size moves a point by less than 
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,6 +55,18 @@ class Grown(eqx.Module):
     valid: Bool[Array, " n"]
 
 
+class _Turn(NamedTuple):
+    """grad phi, the tangent's square of the angle by which a step turns, and angle / tangent."""
+
+    slope: Float[Array, "n d"]
+    tangent: Float[Array, " n"]
+    angle: Float[Array, " n"]
+
+    def end(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """Where the step takes the points."""
+        return x - self.angle[:, None] * self.slope
+
+
 class Growing(eqx.Module):
     """K cone steps of convex stages; `delta`, data units, is the price of growth.
 
@@ -81,11 +94,12 @@ class Growing(eqx.Module):
             x, totals = carry
             t = k / self.n_steps
             found = potential.step(x, t)
-            phi, slope = potential.value(x, t) / self.n_steps, x - found.points
-            end, log_mass, price = self._moved(x, phi, slope)
-            gained = jnp.exp(totals[:, 0]) * price
-            change = self._log_det(slope, found.jacobian)
-            return (end, totals + jnp.stack([log_mass, change, gained], axis=1)), None
+            turn = self._turn(x - found.points)
+            log_share = -potential.value(x, t) / self.n_steps / (2 * self.delta**2)
+            gained = jnp.exp(totals[:, 0]) * self._price(log_share, turn.slope)
+            grown = 2 * log_share + jnp.log1p(turn.tangent)
+            change = self._log_det(turn, found.jacobian)
+            return (turn.end(x), totals + jnp.stack([grown, change, gained], axis=1)), None
 
         start = (x, jnp.zeros((x.shape[0], 3), x.dtype))
         times = jnp.arange(self.n_steps, dtype=x.dtype)
@@ -104,7 +118,7 @@ class Growing(eqx.Module):
 
         def back(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], None]:
             y, valid = carry
-            guess = 2 * y - self._end(potential, y, t)
+            guess = 2 * y - self._turn(y - potential.image(y, t)).end(y)
             found = invert_stage(potential, y, t, guess, self._solved)
             return (found.points, valid & found.converged), None
 
@@ -116,64 +130,51 @@ class Growing(eqx.Module):
 
     @default_rules()
     def at(
-        self, potential: AbstractStages, x: Float[Array, "n d"], time: float
+        self, potential: AbstractStages, x: Float[Array, "n d"], time: Array | float
     ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
         """Where points are at a time in [0, 1], and the logarithm of their mass there."""
         self._check(potential)
         log_mass = jnp.zeros(x.shape[0], x.dtype)
-        whole = int(time * self.n_steps)
-        for k in range(min(whole + 1, self.n_steps)):
-            x, change = self.advance(potential, x, k, min(time * self.n_steps - k, 1.0))
+        for k in range(self.n_steps):
+            part = jnp.clip(time * self.n_steps - k, 0.0, 1.0)
+            x, change = self.advance(potential, x, k, part)
             log_mass = log_mass + change
         return x, log_mass
 
     def advance(
-        self, potential: AbstractStages, x: Float[Array, "n d"], k: int, part: float = 1.0
+        self, potential: AbstractStages, x: Float[Array, "n d"], k: int, part: Array | float = 1.0
     ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
         """Where stage k takes points, or its first part, and the logarithm of their growth."""
         t = k / self.n_steps
-        phi, slope = potential.value(x, t) / self.n_steps, x - potential.image(x, t)
-        return self._moved(x, phi, slope, part)[:2]
+        log_share = -potential.value(x, t) / self.n_steps / (2 * self.delta**2)
+        stays = log_share
+        if not isinstance(part, float):  # the end of a whole step may be near the cone's apex
+            stays = jnp.where(part < 1, jnp.log1p(part * jnp.expm1(log_share)), log_share)
+        shorter = part * jnp.exp(log_share - stays)
+        turn = self._turn(shorter[:, None] * (x - potential.image(x, t)))
+        return turn.end(x), 2 * stays + jnp.log1p(turn.tangent)
 
-    def _moved(
-        self,
-        x: Float[Array, "n d"],
-        phi: Float[Array, " n"],
-        slope: Float[Array, "n d"],
-        part: float = 1.0,
-    ) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, " n"]]:
-        """The end, the log-mass and the price of a step, or of its first part."""
-        unit = 2 * self.delta**2
-        log_share = -phi / unit
-        a = jnp.exp(log_share)
-        stays = log_share if part == 1 else jnp.log1p(part * jnp.expm1(log_share))
-        length = part * jnp.exp(log_share - stays)
-        tangent = length**2 * self._tangent(slope)
-        end = x - (length * _angle(tangent))[:, None] * slope
-        price = unit * jnp.expm1(log_share) ** 2 + 0.5 * a**2 * jnp.sum(slope**2, axis=1)
-        return end, 2 * stays + jnp.log1p(tangent), part * self.n_steps * price
+    def _turn(self, slope: Float[Array, "n d"]) -> _Turn:
+        tangent = jnp.sum(slope**2, axis=1) / (4 * self.delta**2)
+        return _Turn(slope, tangent, _angle(tangent))
 
-    def _tangent(self, slope: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """tan(angle)^2 of the step: (b / a)^2."""
-        return jnp.sum(slope**2, axis=1) / (4 * self.delta**2)
+    def _price(self, log_share: Float[Array, " n"], slope: Float[Array, "n d"]) -> Array:
+        """Of a step, for a unit of mass where it starts: 2 delta^2 / h ((a - 1)^2 + b^2)."""
+        across = 0.5 * jnp.exp(2 * log_share) * jnp.sum(slope**2, axis=1)
+        return self.n_steps * (2 * self.delta**2 * jnp.expm1(log_share) ** 2 + across)
 
-    def _end(self, potential: AbstractStages, x: Float[Array, "n d"], t: Array) -> Array:
-        slope = x - potential.image(x, t)
-        return x - _angle(self._tangent(slope))[:, None] * slope
-
-    def _log_det(self, slope: Float[Array, "n d"], jacobian: Float[Array, "t n"]) -> Array:
+    def _log_det(self, turn: _Turn, jacobian: Float[Array, "t n"]) -> Float[Array, " n"]:
         """log det of (grad^2 c)^-1 (grad^2 c - grad^2 phi)."""
-        tangent, d = self._tangent(slope), slope.shape[1]
-        of_cost = jnp.log1p(tangent) - (d - 1) * jnp.log(_angle(tangent))
-        return packed_log_det(jacobian + self._excess(slope)) - of_cost
+        across = turn.slope.shape[1] - 1
+        of_cost = jnp.log1p(turn.tangent) - across * jnp.log(turn.angle)
+        return packed_log_det(jacobian + self._excess(turn)) - of_cost
 
-    def _excess(self, slope: Float[Array, "n d"]) -> Float[Array, "t n"]:
+    def _excess(self, turn: _Turn) -> Float[Array, "t n"]:
         """grad^2 c - 1 >= 0, packed: tan(angle) / angle across the move, 1 + tan(angle)^2 along."""
-        tangent = self._tangent(slope)
-        along = _along(tangent) / _angle(tangent) / (4 * self.delta**2)
-        rows, columns = pairs(slope.shape[1])
-        across = (1 / _angle(tangent) - 1) * (rows == columns)[:, None]
-        return across + along * squares(slope.T)
+        along = _along(turn.tangent, turn.angle) / turn.angle / (4 * self.delta**2)
+        rows, columns = pairs(turn.slope.shape[1])
+        across = (1 / turn.angle - 1) * (rows == columns)[:, None]
+        return across + along * squares(turn.slope.T)
 
     def _solved(
         self,
@@ -184,9 +185,9 @@ class Growing(eqx.Module):
     ) -> tuple[Float[Array, " n"], Float[Array, "n d"], Float[Array, " n"]]:
         """The residual's size, the Newton step and a log-determinant, for `invert_stage`."""
         found = potential.step(x, t)
-        slope = x - found.points
-        residual = x - _angle(self._tangent(slope))[:, None] * slope - y
-        excess = self._excess(slope)
+        turn = self._turn(x - found.points)
+        residual = turn.end(x) - y
+        excess = self._excess(turn)
         log_det, inverse = factorise_packed(found.jacobian + excess)
         step = apply(inverse, residual + apply(unpack(excess), residual))
         return jnp.linalg.norm(residual, axis=1), step, log_det
@@ -217,10 +218,10 @@ def _angle(tangent: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.where(near, _series(tangent, lambda k: 1 / (2 * k + 1)), jnp.arctan(root) / root)
 
 
-def _along(tangent: Float[Array, " n"]) -> Float[Array, " n"]:
-    """((1 + z^2) arctan(z) / z - 1) / z^2 of z^2 >= 0: sum_k (-z^2)^k 2 / ((2k + 1) (2k + 3))."""
+def _along(tangent: Float[Array, " n"], angle: Float[Array, " n"]) -> Float[Array, " n"]:
+    """((1 + z^2) angle - 1) / z^2 of z^2 >= 0: sum_k (-z^2)^k 2 / ((2k + 1) (2k + 3))."""
     near, safe = tangent < _NEAR, jnp.maximum(tangent, _NEAR)
-    far = ((1 + safe) * _angle(safe) - 1) / safe
+    far = ((1 + safe) * angle - 1) / safe
     return jnp.where(near, _series(tangent, lambda k: 2 / ((2 * k + 1) * (2 * k + 3))), far)
 
 
