@@ -27,9 +27,9 @@ def cells(n, left, height):
 
 
 X, Y = cells(600, 0.5, 0.0), cells(600, 0.25, 1.5)
-size = {"n_steps": 2, "width": 16, "max_components": 2, "seed": 0}
-quick = {"max_iter": 10, "plan_iter": 10, "n_steps": 1, "width": 2}
-settings = size | (quick if options.quick else {"max_iter": 300, "plan_iter": 300})
+size = {"n_steps": 3, "width": 24, "max_components": 2, "seed": 0}
+quick = {"max_iter": 10, "plan_iter": 10, "width": 2}
+settings = size | (quick if options.quick else {"max_iter": 300, "plan_iter": 400})
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True, layout="constrained")
 prices = {"delta = 1.5: mass grows": 1.5, "delta = 1000: plain transport": 1000.0}

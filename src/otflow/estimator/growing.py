@@ -25,10 +25,10 @@ SETTINGS: dict[str, Any] = {
     "beta": 100.0,
     "width": 64,
     "n_steps": 4,
-    "max_iter": 1000,
+    "max_iter": 1500,
     "plan_iter": 500,
     "batch_size": 512,
-    "learning_rate": 0.005,
+    "learning_rate": 0.02,
     "dtype": "float32",
     "verbose": False,
 }

@@ -1,6 +1,7 @@
 """Training a flow that moves mass and lets it grow: from a discrete plan, then by its objective."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +29,7 @@ _TAIL = 3.0  # of the miss, beyond which it goes on straight
 _POINTS, _PLANS = 200, 4  # of the discrete plans
 _LEAST_GROWTH = -6.0  # log-growth of a row that the plan lets die
 _PLAN_RATE = 0.02
+_REACH = 3.0  # largest delta of a plan, in diameters of its points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +51,10 @@ class GrowthConfig:
 
     alpha: float = 100.0
     beta: float = 100.0
-    max_iter: int = 1000
+    max_iter: int = 1500
     plan_iter: int = 500
     batch_size: int = 512
-    learning_rate: float = 0.005
+    learning_rate: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,7 +93,11 @@ def train_growth(flow: GrowingFlow, config: GrowthConfig, verbose: bool = False)
         params, static = split_trainable(flow.potential)
         if config.plan_iter:
             found = _from_plan(params, static, flow, config)
-            params = found if _finite(found) else params
+            if _finite(found):
+                params = found
+            else:
+                told = "the plan's regression became non-finite, training starts at rest"
+                warnings.warn(f"plan_iter: {told}; try dtype='float64'.", UserWarning, stacklevel=2)
         plain = dataclasses.replace(config, seed=0)  # one program for all seeds
         keys = jax.random.split(jax.random.key(config.seed))
         pool = flow.start.sample(keys[0], _POOL)
@@ -185,7 +191,9 @@ def plan_pairs(
             for law, k in zip((flow.start, flow.end), keys, strict=True)
         )
         masses = (np.full(_POINTS, mass / _POINTS) for mass in (flow.mass_x, flow.mass_y))
-        plan = wfr_discrete(x, y, *masses, delta=flow.scheme.delta, tolerance=1e-4)
+        reach = _REACH * float(np.linalg.norm(np.ptp(np.concatenate([x, y]), axis=0)))
+        delta = min(flow.scheme.delta, reach)  # beyond, plans are those of plain transport
+        plan = wfr_discrete(x, y, *masses, delta=delta, tolerance=1e-7)
         arrives = np.cumsum(plan.plan / np.where(plan.share_y > 0, plan.share_y, 1.0), axis=1)
         lives = arrives[:, -1] > np.exp(_LEAST_GROWTH) * flow.mass_x / _POINTS
         level = rng.uniform(size=_POINTS) * arrives[:, -1]
