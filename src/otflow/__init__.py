@@ -33,6 +33,7 @@ _NAMES = {
     "Conforming": "otflow.schemes",
     "Flow": "otflow.flow.flow",
     "GaussianMixture": "otflow.targets",
+    "GrowingBetween": "otflow.estimator.growing",
     "OTFlow": "otflow.estimator.estimator",
     "OTFlowChain": "otflow.estimator.chain",
     "RK4": "otflow.schemes",

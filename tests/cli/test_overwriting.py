@@ -54,6 +54,7 @@ PATHS = {
     "study alpha": {"out", "data"},
     "study density": {"out"},
     "study jko": {"out"},
+    "study growth": {"out"},
     "study samples": {"out", "data"},
     "study show": {"folder"},
     "study steps": {"out"},

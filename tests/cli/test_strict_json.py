@@ -85,6 +85,7 @@ HARD = {
     "study alpha": "--out alpha",
     "study density": "--out density",
     "study jko": "--out jko",
+    "study growth": "--out growth",
     "study samples": "--out samples",
     "study show": "s",
     "study steps": "--out steps",

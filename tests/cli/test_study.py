@@ -63,10 +63,10 @@ def one_line(result):
 class TestHelp:
     def test_commands(self):
         told = run("--help").stdout
-        for command in ("alpha", "samples", "width", "steps", "density", "jko", "all", "show"):
+        for command in (*KINDS, "all", "show"):
             assert command in told
 
-    @pytest.mark.parametrize("command", ["alpha", "samples", "width", "steps", "density", "jko"])
+    @pytest.mark.parametrize("command", KINDS)
     def test_options(self, command):
         told = run(command, "--help").stdout
         for option in ("--problem", "--dim", "--out", "--resume", "--seeds", "--budget", "--json"):
@@ -107,7 +107,7 @@ class TestAll:
 
 @pytest.mark.usefixtures("pictures")
 class TestRun:
-    @pytest.mark.parametrize("kind", ["alpha", "samples", "width", "steps", "density", "jko"])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_options_reach_the_study(self, folder, asked, pictures, kind):
         told = run(kind, "--out", folder, "--problem", "gaussian", "--dim", 3, "--seeds", 4)
         _, (found, problem, seeds, demo) = asked

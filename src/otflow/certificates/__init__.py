@@ -5,6 +5,7 @@ from otflow.certificates.certificate import BudgetItem, Certificate, Line
 from otflow.certificates.certify import certify, certify_model
 from otflow.certificates.conditional import certify_conditional
 from otflow.certificates.fitting import DualConfig
+from otflow.certificates.unbalanced import certify_growth
 
 __all__ = [
     "Bracket",
@@ -15,5 +16,6 @@ __all__ = [
     "bracket_pairs",
     "certify",
     "certify_conditional",
+    "certify_growth",
     "certify_model",
 ]

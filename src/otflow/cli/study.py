@@ -75,6 +75,7 @@ _add("width", "The width: the loss that a class of networks reaches.", of_data=F
 _add("steps", "The time steps: integration error of rk4, none of conforming.", of_data=False)
 _add("density", "The density: its integral on its way, the tails included.", of_data=False)
 _add("jko", "The JKO scheme: chains of flows against the gradient flow of the KL.", of_data=False)
+_add("growth", "Growth: optimal transport as delta grows, exact answers as rows do.", of_data=False)
 
 
 @study.command("all")

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,9 +13,12 @@ from otflow.data.preprocessing import Standardizer, constant_columns
 from otflow.estimator.ends import check_density, density_given, density_of, mixture
 from otflow.estimator.estimator import OTFlow
 from otflow.estimator.population_map import Between, Carried, sample_w2
-from otflow.support.checks import check_count, check_rows
+from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget
+
+if TYPE_CHECKING:
+    from otflow.estimator.growing import GrowingBetween
 
 __all__ = ["SETTINGS", "Between", "Carried", "sample_w2", "transport_between"]
 
@@ -40,8 +43,12 @@ def transport_between(
     density: OTFlow | None = None,
     max_components: int = 30,
     seed: int = 0,
+    growth: float | None = None,
+    mass_x: float = 1.0,
+    mass_y: float = 1.0,
+    density_x: OTFlow | None = None,
     **settings: Any,
-) -> Between:
+) -> "Between | GrowingBetween":
     """Optimal transport from the population of X to that of Y, under a condition for every c.
 
     A flow to N(0, I) from each side and back does not give it: the composition of two optimal maps
@@ -59,7 +66,15 @@ def transport_between(
             likelihood, and under a condition an `OTFlow` with the default settings.
         max_components: of that mixture.
         seed: of everything random.
-        settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps.
+        growth: delta, in the data's units: at what price mass grows (SPEC 10). Within pi delta a
+            row may move, beyond it only die and grow anew; None keeps every row's mass.
+        mass_x, mass_y: of the two populations, > 0; other than 1 with growth only.
+        density_x: of X, as `density` of Y; with growth only.
+        settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps. With growth,
+            those in `otflow.estimator.growing.SETTINGS`.
+
+    Returns:
+        The map; with growth a `GrowingBetween`, with the mass of every row.
 
     Raises:
         ValueError, TypeError: bad rows or settings, before any training.
@@ -71,11 +86,15 @@ def transport_between(
     check_rows("Y", Y, x.shape[1])
     check_count("max_components", max_components)
     check_count("seed", seed, 0)
+    _check_growth(growth, mass_x, mass_y, density_x)
     taken = {"target", "standardize", "random_state", "bounds", "dequantize"} & set(settings)
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
     options = SETTINGS | settings | {"standardize": False, "random_state": seed}
-    OTFlow(**options)._settings()  # checked before the density takes its time
+    if growth is None:
+        OTFlow(**options)._settings()  # checked before the density takes its time
+    else:
+        refuse_condition(condition_x, "condition_x")
     c_x, c_y = _conditions(condition_x, condition_y, len(x), len(y))
     if density is not None:
         check_density(density, x.shape[1], 0 if c_x is None else c_x.shape[1], names)
@@ -85,16 +104,25 @@ def transport_between(
         raise ValueError(
             f"X: expected columns that vary; got constant column(s) {', '.join(constant)}."
         )
+    if density_x is not None:
+        check_density(density_x, x.shape[1], 0, names)
+
+    def end(density: OTFlow | None, z: Float[np.ndarray, "m d"]) -> AbstractTarget:
+        if density is None:
+            return mixture(z, max_components, seed)
+        return density_of(density, z, common)
+
+    if growth is not None:
+        from otflow.estimator.growing import growing_between
+
+        ends = end(density_x, common.forward(x)), end(density, common.forward(y))
+        masses = (mass_x, mass_y)
+        return growing_between(common, names, *ends, growth, masses, seed, settings)
     first, second = DataRows(common.forward(x), None, c_x), DataRows(common.forward(y), None, c_y)
     if c_x is not None:
         model = _fit_given(first, second, common, density, options, seed)
     else:
-        target: AbstractTarget = (
-            mixture(second.x, max_components, seed)
-            if density is None
-            else density_of(density, second.x, common)
-        )
-        model = OTFlow(**options, target=target).fit(first.x)
+        model = OTFlow(**options, target=end(density, second.x)).fit(first.x)
     model.standardizer_ = common
     if names is not None:
         model.feature_names_in_ = np.array(names, dtype=object)
@@ -165,6 +193,15 @@ def _fit_given(
     model = OTFlow(**options, target=target)
     more = {} if held is None else {"X_val": held.x, "condition_val": held.condition}
     return model.fit(train.x, condition=train.condition, **more)
+
+
+def _check_growth(growth: Any, mass_x: Any, mass_y: Any, density_x: Any) -> None:
+    check_number("mass_x", mass_x, positive=True)
+    check_number("mass_y", mass_y, positive=True)
+    if growth is not None:
+        check_number("growth", growth, positive=True)
+    elif (mass_x, mass_y, density_x) != (1, 1, None):
+        raise ValueError("mass_x, mass_y, density_x: expected 1, 1 and none without growth.")
 
 
 def _common_scale(X: Float[np.ndarray, "n d"], Y: Float[np.ndarray, "m d"]) -> Standardizer:

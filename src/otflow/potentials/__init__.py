@@ -13,6 +13,7 @@ from otflow.potentials.conditional import (
     ConditionalStages,
 )
 from otflow.potentials.gaussian import GaussianBase
+from otflow.potentials.lifted import LiftedStages
 from otflow.potentials.resnet import ResNetPotential
 from otflow.potentials.stages import ConvexStage, ConvexStages
 
@@ -26,6 +27,7 @@ __all__ = [
     "GaussianBase",
     "GradientHessian",
     "GradientLaplacian",
+    "LiftedStages",
     "ResNetPotential",
     "StageChain",
     "SumPotential",

@@ -23,13 +23,17 @@ from otflow.reference.product import (
     random_rotation,
 )
 from otflow.reference.tabulate import tabulate
+from otflow.reference.unbalanced import DiscreteGrowth, wfr_discrete
+from otflow.reference.wfr import GaussianGrowth, wfr_diracs, wfr_gaussians
 
 __all__ = [
     "JKO",
     "STANDARD_MIXTURE",
     "AbstractDensity1D",
     "AbstractReference",
+    "DiscreteGrowth",
     "DiscreteTransport",
+    "GaussianGrowth",
     "GaussianReference",
     "Mixture1D",
     "OneDimensionalReference",
@@ -48,4 +52,7 @@ __all__ = [
     "solve_1d",
     "tabulate",
     "w2",
+    "wfr_diracs",
+    "wfr_discrete",
+    "wfr_gaussians",
 ]

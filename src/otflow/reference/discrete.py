@@ -68,7 +68,7 @@ def discrete(
     a, b = _weights("weights_x", weights_x, len(x)), _weights("weights_y", weights_y, len(y))
     limit = check_count("max_iterations", max_iterations)
     ot: Any = require("ot", "pot")
-    cost = _half_squared_distances(x, y)
+    cost = half_squared_distances(x, y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # POT warns of a failure, which is an error below
         plan, log = ot.emd(a, b, cost, numItermax=limit, log=True, check_marginals=False)
@@ -87,7 +87,7 @@ def discrete(
     )
 
 
-def _half_squared_distances(
+def half_squared_distances(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n m"]:
     """1/2 |x_i - y_j|^2, centred first so that points far from the origin lose no digits."""

@@ -15,6 +15,7 @@ _LIMITS = {
     "steps": "The time steps",
     "density": "The density is one",
     "jko": "The JKO scheme: tau to zero",
+    "growth": "Transport with growth",
 }
 
 

@@ -1,5 +1,6 @@
 """Inverses of Euler steps by damped Newton: of bijections, and of steps that may fold."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,10 @@ from otflow.schemes.log_det import factorise_packed, solve_definite
 
 _MOST_NEWTON = 60
 _FEW = 8  # once no more than 1 in so many is left, the others stop costing
+
+
+# (potential, y, t, x): the residual's size, the Newton step and the log-determinant at x
+Solved = Callable[[AbstractStages, Array, Array | float, Array], tuple[Array, Array, Array]]
 
 
 class Inverted(eqx.Module):
@@ -37,21 +42,24 @@ def invert_stage(
     y: Float[Array, "n d"],
     t: Array | float,
     guess: Float[Array, "n d"] | None = None,
+    solved: Solved | None = None,
 ) -> Inverted:
     """x with T_k(x) = y, k the stage of t, by Newton with a line search.
 
     The Jacobian is positive definite with eigenvalues above a floor, so a short enough step always
     shrinks the residual and the iteration converges from anywhere. Without a guess it starts where
     a point comes from that goes on as y would. The last few points go on without the others.
+    `solved` is of another map than grad u_k.
     """
+    solved = _solved if solved is None else solved
     few = (y.shape[0] + _FEW - 1) // _FEW
     x = 2 * y - potential.image(y, t) if guess is None else guess
-    size, newton, log_det = _solved(potential, y, t, x)
+    size, newton, log_det = solved(potential, y, t, x)
     start = _Descent(x, newton, size, jnp.ones_like(size), log_det, size <= _goal(y))
-    found = _descend(potential, y, t, start, few)
+    found = _descend(potential, y, t, start, few, solved)
     last = jax.lax.slice_in_dim(jnp.argsort(found.done), 0, few)
     of_last = _Descent(*(array[last] for array in found))
-    rest = _descend(potential.of_points(last), y[last], t, of_last, 0)
+    rest = _descend(potential.of_points(last), y[last], t, of_last, 0, solved)
     found = _Descent(*(array.at[last].set(new) for array, new in zip(found, rest, strict=True)))
     return Inverted(found.x, found.log_det, found.size <= 100 * _goal(y))
 
@@ -62,6 +70,7 @@ def _descend(
     t: Array | float,
     start: _Descent,
     left: int,
+    solved: Solved,
 ) -> _Descent:
     """Newton steps until no more than `left` points are not done."""
     goal = _goal(y)
@@ -69,7 +78,7 @@ def _descend(
     def body(carry: tuple[_Descent, Array]) -> tuple[_Descent, Array]:
         state, iteration = carry
         x = state.x - state.length[:, None] * state.newton
-        size, newton, log_det = _solved(potential, y, t, x)
+        size, newton, log_det = solved(potential, y, t, x)
         better = (size < state.size) & ~state.done
         kept = better[:, None]
         # rounding: a full step from a tiny residual that no longer helps has arrived

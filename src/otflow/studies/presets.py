@@ -5,6 +5,7 @@ from typing import Any
 
 from otflow.studies.alpha import AlphaStudy
 from otflow.studies.density import DensityStudy
+from otflow.studies.growth import GrowthStudy
 from otflow.studies.jko import JKOStudy
 from otflow.studies.members import Network, Stages
 from otflow.studies.problems import AbstractProblem, DataProblem
@@ -14,10 +15,19 @@ from otflow.studies.steps import StepStudy
 from otflow.studies.width import WidthStudy
 from otflow.support.checks import check_count
 from otflow.training.ensemble import EnsembleConfig
+from otflow.training.growing import GrowthConfig
 
 KINDS: dict[str, Any] = {
     study.kind: study
-    for study in (AlphaStudy, SampleStudy, WidthStudy, StepStudy, DensityStudy, JKOStudy)
+    for study in (
+        AlphaStudy,
+        SampleStudy,
+        WidthStudy,
+        StepStudy,
+        DensityStudy,
+        JKOStudy,
+        GrowthStudy,
+    )
 }
 
 
@@ -31,7 +41,7 @@ def make_study(
     """A study at its standard size.
 
     Args:
-        kind: "alpha", "samples", "width", "steps", "density" or "jko".
+        kind: "alpha", "samples", "width", "steps", "density", "jko" or "growth".
         problem: what to study.
         seeds: replicates a cell; None for the standard number.
         demo: the small size.
@@ -77,6 +87,13 @@ _DEMO: dict[str, dict[str, Any]] = {
         "rows": 2**15,
         "evaluation": 20_000,
         "gap_rows": 2000,
+    },
+    "growth": {
+        "deltas": (1.0, 10.0),
+        "sizes": (100, 1600),
+        "seeds": (0, 1),
+        "config": GrowthConfig(max_iter=300, plan_iter=200, learning_rate=0.01),
+        "evaluation": 20_000,
     },
     "alpha": {
         "alphas": (1.0, 10.0, 30.0, 100.0),

@@ -15,6 +15,7 @@ from otflow.parallel.devices import use_all_cores
 from otflow.studies.alpha_summary import summarise_alpha
 from otflow.studies.cell import Cell
 from otflow.studies.density_summary import summarise_density
+from otflow.studies.growth_summary import summarise_growth
 from otflow.studies.jko_summary import summarise_jko
 from otflow.studies.members import fault
 from otflow.studies.result import StudyResult
@@ -29,6 +30,7 @@ _SUMMARIES: dict[str, Callable[..., StudyResult]] = {
     "alpha": summarise_alpha,
     "density": summarise_density,
     "jko": summarise_jko,
+    "growth": summarise_growth,
     "samples": summarise_samples,
     "steps": summarise_steps,
     "width": summarise_width,

@@ -1,0 +1,183 @@
+"""Transport between two populations whose masses differ: cells that divide and die (SPEC 10)."""
+
+import dataclasses
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from otflow.certificates import Certificate
+from otflow.certificates.unbalanced import certify_growth
+from otflow.data.preprocessing import Standardizer
+from otflow.flow.growing import GrowingFlow, GrowthEvaluation, evaluate_growth
+from otflow.model.growingfile import GrowingModel, load_growing, save_growing
+from otflow.parallel.devices import use_all_cores
+from otflow.support.checks import check_count, check_number, check_rows
+from otflow.support.frames import check_names
+from otflow.support.precision import precision
+from otflow.targets import AbstractTarget
+from otflow.training.growing import GrowthConfig, train_growth
+
+SETTINGS: dict[str, Any] = {
+    "alpha": 100.0,
+    "beta": 100.0,
+    "width": 64,
+    "n_steps": 4,
+    "max_iter": 1500,
+    "plan_iter": 500,
+    "batch_size": 512,
+    "learning_rate": 0.02,
+    "dtype": "float32",
+    "verbose": False,
+}
+
+
+class Mass(NamedTuple):
+    """Rows, (k, d), and the mass that each of them carries, (k,)."""
+
+    rows: Float[np.ndarray, "k d"]
+    mass: Float[np.ndarray, " k"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GrowingBetween:
+    """A map from one population to another along which mass grows; see `transport_between`.
+
+    `model` holds the flow in the common scale of both populations, and `history` the means of the
+    costs while it was trained, there and for a unit of mass.
+    """
+
+    model: GrowingModel
+    history: dict[str, list[float]]
+
+    def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
+        """Where rows of the first population end, (n, d), the data's units."""
+        return self.model.scale.inverse(self._pushed(X).points)
+
+    def inverse_transform(self, Y: Any) -> Float[np.ndarray, "n d"]:
+        """Where rows of the second population come from, (n, d)."""
+        found = self.model.flow.pull(self._scaled("Y", Y))
+        _warn_lost(found.valid, "have no preimage that was found")
+        return self.model.scale.inverse(np.asarray(found.points))
+
+    def growth(self, X: Any) -> Float[np.ndarray, " n"]:
+        """The factor by which the mass at each row grows until the end, (n,), > 0.
+
+        Its logarithm is the mean growth rate along the row's way, a unit of time from X to Y.
+        """
+        return np.exp(self._pushed(X).log_mass.astype(float))
+
+    def rates(self, X: Any, time: float = 0.0, span: float = 0.01) -> Float[np.ndarray, " n"]:
+        """The mean growth rates of rows from `time` on, over a share `span` of the way, (n,)."""
+        check_number("span", span, positive=True)
+        then = min(_check_time(time) + span, 1.0)
+        x = self._scaled("X", X)
+        before, after = (self.model.flow.at(x, t)[1] for t in (then - span, then))
+        return (after.astype(float) - before) / span
+
+    def at(self, X: Any, time: float) -> Mass:
+        """Rows on their way at a time in [0, 1], with their masses.
+
+        X stands for the whole first population: at time 0 each row has mass_x / n.
+        """
+        rows, log_mass = self.model.flow.at(self._scaled("X", X), _check_time(time))
+        mass = self.model.flow.mass_x / len(rows) * np.exp(log_mass.astype(float))
+        return Mass(self.model.scale.inverse(rows), mass)
+
+    def log_density(self, Y: Any) -> Float[np.ndarray, " n"]:
+        """log of the density that arrives at rows, whose integral is the mass at the end, (n,)."""
+        found = self.model.flow.log_density(self._scaled("Y", Y)).astype(float)
+        return found - np.log(self.model.scale.scale).sum()
+
+    def evaluate(self, n: int = 20_000, seed: int = 0) -> GrowthEvaluation:
+        """Transport, miss, objective and mass on fresh draws from the density of X, float64.
+
+        Squared units of the common scale: divide lengths by `model.scale.scale`.
+        """
+        return evaluate_growth(self.model.flow, self.model.alpha, n, seed)
+
+    def certify(self, X: Any, Y: Any = None, **options: Any) -> Certificate:
+        """How near the flow is to the least price between X and what arrives, both with mass.
+
+        Args:
+            X: (n, d) held-out rows of the first population, n >= 40.
+            Y: (k, d) of the second, k >= 40, for a lower bound of the price to there, or None.
+            options: of `otflow.certificates.certify_growth`.
+        """
+        rows = self._scaled("X", X)
+        held = None if Y is None else self._scaled("Y", Y)
+        return certify_growth(self.model.flow, rows, held, **options)
+
+    def save(self, path: Any) -> None:
+        """Write the map to one file without code, atomically."""
+        save_growing(path, self.model, self.history)
+
+    @staticmethod
+    def load(path: Any) -> "GrowingBetween":
+        """The map that `save` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, or another one.
+        """
+        return GrowingBetween(*load_growing(path))
+
+    def _pushed(self, X: Any) -> Any:
+        found = self.model.flow.push(self._scaled("X", X))
+        _warn_lost(found.valid, "lie too far out for the flow's precision")
+        return found
+
+    def _scaled(self, name: str, rows: Any) -> Float[np.ndarray, "n d"]:
+        check_names(name, rows, self.model.columns)
+        return self.model.scale.forward(check_rows(name, rows, self.model.flow.dim))
+
+
+def _check_time(time: Any) -> float:
+    if check_number("time", time, positive=False) > 1:
+        raise ValueError(f"time: expected a number in [0, 1]; got {time}.")
+    return float(time)
+
+
+def _warn_lost(valid: Any, what: str) -> None:
+    lost = int((~np.asarray(valid)).sum())
+    if lost:
+        warnings.warn(f"{lost} of {len(valid)} rows {what}.", UserWarning, stacklevel=4)
+
+
+def growing_between(
+    scale: Standardizer,
+    columns: tuple[str, ...] | None,
+    start: AbstractTarget,
+    end: AbstractTarget,
+    growth: float,
+    masses: tuple[float, float],
+    seed: int,
+    settings: dict[str, Any],
+) -> GrowingBetween:
+    """The flow from mass_x start to mass_y end, both in the common scale; see `transport_between`.
+
+    Raises:
+        ValueError, TypeError: settings that are none of `SETTINGS`, or out of range.
+        FloatingPointError: training met numbers that are not finite.
+    """
+    if unknown := set(settings) - set(SETTINGS):
+        known = f"some of {', '.join(SETTINGS)} with growth"
+        raise ValueError(f"settings: expected {known}; got {', '.join(sorted(unknown))}.")
+    options = SETTINGS | settings
+    width, n_steps, dtype, verbose = (
+        options.pop(name) for name in ("width", "n_steps", "dtype", "verbose")
+    )
+    config = GrowthConfig(**options, seed=seed)
+    sizes = check_count("n_steps", n_steps), check_count("width", width)
+    use_all_cores()
+    with precision(dtype):
+        delta = growth / float(scale.scale[0])
+        flow = GrowingFlow.create(start, end, delta, *sizes, jax.random.key(seed), *masses)
+        found = train_growth(flow, config, verbose)
+    if not found.finite:
+        raise FloatingPointError(
+            "the objective became non-finite: lower learning_rate "
+            f"(now {config.learning_rate}), raise growth or use dtype='float64'."
+        )
+    return GrowingBetween(GrowingModel(found.flow, scale, columns, config.alpha), found.history)

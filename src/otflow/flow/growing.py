@@ -1,0 +1,205 @@
+"""A flow that moves mass and lets it grow, between two known measures (SPEC 10)."""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from otflow.flow.evaluation import Estimate
+from otflow.flow.objective import kl_terms
+from otflow.parallel.batching import map_rows
+from otflow.potentials import ConvexStages, GaussianBase, LiftedStages
+from otflow.potentials.base import AbstractStages
+from otflow.schemes.growing import Growing, Grown, cone_price
+from otflow.support.checks import check_count, check_number
+from otflow.support.precision import cast, dtype_of, precision
+from otflow.targets import AbstractTarget
+
+
+class GrowthCosts(eqx.Module):
+    """What n points of unit mass cost, and what they tell of the miss at the end.
+
+    `transport` and `straightness` are squared data units, the second 0 on a geodesic of the cone;
+    `log_mass` is the logarithm of the growth and `log_ratio` that of the density that arrives over
+    the wanted one (nats).
+    """
+
+    transport: Float[Array, " n"]
+    straightness: Float[Array, " n"]
+    log_mass: Float[Array, " n"]
+    log_ratio: Float[Array, " n"]
+
+    def miss(self, tail: float = math.inf) -> Float[Array, " n"]:
+        """m (u - 1 + exp(-u)) >= 0, whose mean times the mass at the start is D(end || wanted).
+
+        Its control variate, mean m exp(-u) = wanted mass / mass at the start, needs a bijection.
+        """
+        return jnp.exp(self.log_mass) * kl_terms(self.log_ratio, tail)
+
+
+class GrowingFlow(eqx.Module):
+    """mass_x start, carried and grown towards mass_y end by convex stages.
+
+    Args:
+        potential: the stages.
+        scheme: as many cone steps.
+        start, end: densities, with mass_x and mass_y > 0.
+
+    Raises:
+        ValueError: dimensions or numbers of steps that disagree.
+    """
+
+    potential: AbstractStages
+    scheme: Growing
+    start: AbstractTarget
+    end: AbstractTarget
+    mass_x: float = eqx.field(static=True, default=1.0)
+    mass_y: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        for name in ("start", "end"):
+            if (got := getattr(self, name).dim) != self.potential.dim:
+                raise ValueError(f"{name}: expected dimension {self.potential.dim}; got {got}.")
+        if self.potential.n_steps != self.scheme.n_steps:
+            told = f"expected {self.potential.n_steps} steps, the potential's; got {self.scheme}."
+            raise ValueError(f"scheme: {told}")
+        for name in ("mass_x", "mass_y"):
+            check_number(name, getattr(self, name), positive=True)
+
+    @staticmethod
+    def create(
+        start: AbstractTarget,
+        end: AbstractTarget,
+        delta: float,
+        n_steps: int,
+        width: int,
+        key: PRNGKeyArray,
+        mass_x: float = 1.0,
+        mass_y: float = 1.0,
+    ) -> "GrowingFlow":
+        """A flow at rest, where mass grows everywhere alike, with `width` ridges a stage."""
+        scheme, dim = Growing(n_steps, delta), start.dim
+        rest = GaussianBase.solve(np.zeros(dim), np.eye(dim), 1.0)
+        stages = ConvexStages.create(rest, n_steps, width, key)
+        level = -(delta**2) * math.log(mass_y / mass_x) / n_steps
+        potential = LiftedStages(stages, jnp.full(n_steps, level, dtype_of(stages)))
+        return GrowingFlow(potential, scheme, start, end, mass_x, mass_y)
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.potential.dim
+
+    def push(self, x: Float[np.ndarray, "n d"]) -> Grown:
+        """Where rows go, their growth, volume and price; NumPy."""
+        return Grown(*self._rows(_push, x))
+
+    def pull(self, y: Float[np.ndarray, "n d"]) -> Grown:
+        """Where rows come from, and that push; NumPy."""
+        return Grown(*self._rows(_pull, y))
+
+    def at(
+        self, x: Float[np.ndarray, "n d"], time: float
+    ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
+        """Where rows are at a time in [0, 1], and the logarithm of their growth until then."""
+        return self._rows(lambda flow, x: _at(flow, x, jnp.asarray(time, x.dtype)), x)
+
+    def log_density(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """log of the density that arrives at y, whose integral is the mass at the end; nats."""
+        return self._rows(_log_density, y)
+
+    def costs(self, x: Float[np.ndarray, "n d"]) -> GrowthCosts:
+        """The costs of rows; NumPy."""
+        return GrowthCosts(*self._rows(_costs, x))
+
+    def _rows(self, function: Any, x: Float[np.ndarray, "n d"]) -> Any:
+        dtype = dtype_of(self.potential)
+        with precision(dtype):
+            return map_rows(lambda rows: function(self, jnp.asarray(rows)), np.asarray(x, dtype))
+
+
+def growth_costs(flow: GrowingFlow, x: Float[Array, "n d"]) -> GrowthCosts:
+    """The costs of points, within JAX."""
+    pushed = flow.scheme.push(flow.potential, x)
+    least = cone_price(pushed.points - x, pushed.log_mass, flow.scheme.delta)
+    u = flow.start.log_prob(x) - flow.end.log_prob(pushed.points) - pushed.log_det
+    u = u + pushed.log_mass + math.log(flow.mass_x / flow.mass_y)
+    bend = jnp.maximum(2 * (pushed.transport - least), 0.0)
+    return GrowthCosts(pushed.transport, bend, pushed.log_mass, u)
+
+
+@eqx.filter_jit
+def _push(flow: GrowingFlow, x: Array) -> tuple[Array, ...]:
+    return tuple(vars(flow.scheme.push(flow.potential, x)).values())
+
+
+@eqx.filter_jit
+def _pull(flow: GrowingFlow, y: Array) -> tuple[Array, ...]:
+    return tuple(vars(flow.scheme.pull(flow.potential, y)).values())
+
+
+@eqx.filter_jit
+def _at(flow: GrowingFlow, x: Array, time: Array) -> tuple[Array, Array]:
+    return flow.scheme.at(flow.potential, x, time)
+
+
+@eqx.filter_jit
+def _costs(flow: GrowingFlow, x: Array) -> tuple[Array, ...]:
+    return tuple(vars(growth_costs(flow, x)).values())
+
+
+@eqx.filter_jit
+def _log_density(flow: GrowingFlow, y: Array) -> Array:
+    found = flow.scheme.pull(flow.potential, y)
+    value = flow.start.log_prob(found.points) + found.log_mass - found.log_det
+    return math.log(flow.mass_x) + value
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowthEvaluation:
+    """The costs of a growing flow on fresh draws, with standard errors.
+
+    Attributes:
+        transport: mass_x E int (1/2 |v|^2 + delta^2/2 g^2) m dt, squared data units times mass.
+        miss: D(what arrives || mass_y end), nats times mass.
+        objective: transport + alpha miss: at least that of the exact minimiser.
+        mass: what arrives.
+        n: draws.
+    """
+
+    transport: Estimate
+    miss: Estimate
+    objective: Estimate
+    mass: Estimate
+    n: int
+
+
+def evaluate_growth(
+    flow: GrowingFlow, alpha: float, n: int = 20_000, seed: int = 0
+) -> GrowthEvaluation:
+    """The costs of a growing flow by Monte Carlo, in float64.
+
+    Args:
+        flow: the flow.
+        alpha: weight of the miss, > 0.
+        n: draws from the start.
+        seed: of the draws.
+    """
+    check_number("alpha", alpha, positive=True)
+    check_count("n", n, 2)
+    with precision("float64"):
+        flow = cast(flow, "float64")
+        found = flow.costs(np.asarray(flow.start.sample(jax.random.key(seed), n)))
+    transport, miss = np.asarray(found.transport), np.asarray(found.miss())
+
+    def mean(values: Float[np.ndarray, " n"]) -> Estimate:
+        error = values.std(ddof=1) / math.sqrt(n)
+        return Estimate(flow.mass_x * float(values.mean()), flow.mass_x * float(error))
+
+    objective, growth = transport + alpha * miss, np.exp(np.asarray(found.log_mass))
+    return GrowthEvaluation(mean(transport), mean(miss), mean(objective), mean(growth), n)

@@ -1,0 +1,95 @@
+"""Files of flows with growth: as model files, under another entry of the header."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import otflow
+from otflow.data.preprocessing import Standardizer
+from otflow.flow.growing import GrowingFlow
+from otflow.model.modelfile import DAMAGE, decode, encode
+from otflow.model.tensorfile import check_finite, read_header, read_tensors, write_tensors
+from otflow.parallel.devices import use_all_cores
+from otflow.support.files import one_line
+from otflow.support.precision import dtype_of, precision
+
+_ENTRY, _VERSION = "otflow-growth", 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GrowingModel:
+    """A flow with growth in the common scale of both populations.
+
+    Attributes:
+        flow: in that scale.
+        scale: to it, the same number for all columns.
+        columns: names of the frames' columns, None where they had none.
+        alpha: weight of the miss that it was trained with.
+    """
+
+    flow: GrowingFlow
+    scale: Standardizer
+    columns: tuple[str, ...] | None
+    alpha: float
+
+    def __post_init__(self) -> None:
+        d = self.flow.dim
+        if self.scale.mean.shape != (d,) or not (self.scale.scale > 0).all():
+            raise ValueError(f"scale: expected {d} means and positive scales.")
+        if np.ptp(self.scale.scale) > 0:
+            raise ValueError("scale: expected one scale for all columns; got several.")
+        if self.columns is not None and len(self.columns) != d:
+            raise ValueError(f"columns: expected {d} names; got {len(self.columns)}.")
+
+
+def save_growing(path: str | Path, model: GrowingModel, history: dict[str, list[float]]) -> None:
+    """Write a model and its training's history, atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+        TypeError: the flow holds a class that model files do not know.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    parts = {"flow": model.flow, "scale": model.scale}
+    document = {
+        "format_version": _VERSION,
+        "otflow_version": otflow.__version__,
+        "dtype": str(dtype_of(model.flow)),
+        "structure": {name: encode(part, name, tensors) for name, part in parts.items()},
+        "columns": None if model.columns is None else list(model.columns),
+        "alpha": model.alpha,
+        "history": history,
+    }
+    write_tensors(path, _ENTRY, document, tensors)
+
+
+def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]]:
+    """Read a model and its history.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of a flow with growth, damaged, or from a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}.")
+    try:
+        found = read_header(path, _ENTRY).document
+        if found["format_version"] != _VERSION:
+            raise ValueError(f"format version {found['format_version']!r} is not read")
+        tensors = read_tensors(path)
+        check_finite(tensors)
+        use_all_cores()
+        with precision(found["dtype"]):
+            flow = decode(found["structure"]["flow"], tensors)
+        scale = decode(found["structure"]["scale"], tensors, numpy=True)
+        if not isinstance(flow, GrowingFlow) or not isinstance(scale, Standardizer):
+            raise ValueError("expected a GrowingFlow and a Standardizer")
+        columns = None if found["columns"] is None else tuple(map(str, found["columns"]))
+        history: dict[str, Any] = {k: list(map(float, v)) for k, v in found["history"].items()}
+        return GrowingModel(flow, scale, columns, float(found["alpha"])), history
+    except DAMAGE as error:
+        why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+        raise ValueError(f"{path}: not a readable flow with growth ({why}).") from error
