@@ -129,6 +129,12 @@ class TestTermsOfTheKL:
         assert (kl_terms(u) >= 0).all()
         assert kl_terms(np.zeros(1))[0] == 0
 
+    def test_a_straight_line_below_the_tail(self):
+        """Value e - 2 and slope 1 - e at -1."""
+        u = -np.geomspace(1.0, 1e6, 1001)
+        np.testing.assert_allclose(kl_terms(u, 1.0), (np.e - 2) + (1 - np.e) * (u + 1), rtol=1e-14)
+        np.testing.assert_array_equal(kl_terms(-u, 1.0), kl_terms(-u))
+
     def test_the_mean_is_the_divergence(self):
         mean, std = 0.1, 0.95
         rho = np.exp(-0.5 * self.X**2) / np.sqrt(2 * np.pi)

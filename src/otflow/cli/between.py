@@ -177,7 +177,7 @@ def _fitted(source: _Source, settings: dict[str, Any], seconds: float | None, se
         for index in (order[:cut], order[cut:]):
             parts.append((values[index], None if given is None else given[index]))
     (x, c_x), (x_held, c_x_held), (y, c_y), (y_held, c_y_held) = parts
-    found = transport_between(x, y, condition_x=c_x, condition_y=c_y, **settings)
+    found: Any = transport_between(x, y, condition_x=c_x, condition_y=c_y, **settings)
     options = {"seconds": seconds, "seed": seed}
     return found, found.certify(x_held, y_held, c_x_held, c_y_held, **options)
 

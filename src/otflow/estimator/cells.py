@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from otflow.estimator.between import transport_between
+from otflow.estimator.growing import GrowingBetween
 from otflow.estimator.population_map import Between
 from otflow.support.checks import check_rows
 from otflow.support.extras import require
@@ -24,7 +25,7 @@ def transport_cells(
     obsm: str | None = None,
     key: str | None = None,
     **settings: Any,
-) -> Between:
+) -> Between | GrowingBetween:
     """Transport the cells of one time to those of another, and write where they arrive.
 
     The rows go into `adata.obsm` beside the representation they were moved in, or into

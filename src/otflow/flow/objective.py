@@ -1,6 +1,7 @@
 """The costs of SPEC 1, kept apart, and their weighted sum."""
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -77,13 +78,18 @@ def nll(target: AbstractTarget, pushed: Push) -> Float[Array, " n"]:
 ArrayLike = TypeVar("ArrayLike", Array, np.ndarray)
 
 
-def kl_terms(log_ratio: ArrayLike) -> ArrayLike:
+def kl_terms(log_ratio: ArrayLike, tail: float = math.inf) -> ArrayLike:
     """u - 1 + exp(-u) for u = log(rho0 / p): an estimator of KL(rho0 || p) without noise at u = 0.
 
-    E_rho0[p / rho0] = 1, so exp(-u) - 1 is a control variate for u. NumPy in, NumPy out.
+    E_rho0[p / rho0] = 1, so exp(-u) - 1 is a control variate for u. Below u = -tail a straight line
+    continues it, so that no batch explodes. NumPy in, NumPy out.
     """
     xp: Any = np if isinstance(log_ratio, np.ndarray) else jnp
-    return log_ratio - 1 + xp.exp(-log_ratio)
+    if tail == math.inf:
+        return log_ratio - 1 + xp.exp(-log_ratio)
+    near = xp.maximum(log_ratio, -tail)
+    e = xp.exp(-near)
+    return near - 1 + e + (1 - e) * (log_ratio - near)
 
 
 def normalisers(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
