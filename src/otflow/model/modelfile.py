@@ -18,6 +18,7 @@ import otflow
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
 from otflow.flow.flow_target import FlowTarget
+from otflow.flow.pushed_normal import PushedNormal
 from otflow.model.model import Model
 from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 from otflow.parallel.devices import use_all_cores
@@ -53,6 +54,7 @@ _CLASSES: dict[str, type[eqx.Module]] = {
         FlowTarget,
         GaussianBase,
         GaussianMixture,
+        PushedNormal,
         RK4,
         ResNetPotential,
         RotatedProduct,
@@ -81,7 +83,7 @@ def save_model(path: str | Path, model: Model) -> None:
         "format_version": FORMAT_VERSION,
         "otflow_version": otflow.__version__,
         "dtype": str(dtype_of(model.flow)),
-        "structure": {name: _encode(part, name, tensors) for name, part in parts.items()},
+        "structure": {name: encode(part, name, tensors) for name, part in parts.items()},
         "columns": None if model.columns is None else list(model.columns),
         "settings": model.settings,
         "training": model.training,
@@ -131,10 +133,10 @@ def load_model(path: str | Path) -> Model:
         _check_kinds(tensors)
         use_all_cores()
         with precision(metadata["dtype"]):
-            flow = _decode(metadata["structure"]["flow"], tensors)
+            flow = decode(metadata["structure"]["flow"], tensors)
         model = Model(
             flow=flow,
-            standardizer=_decode(metadata["structure"]["standardizer"], tensors, numpy=True),
+            standardizer=decode(metadata["structure"]["standardizer"], tensors, numpy=True),
             columns=None if metadata["columns"] is None else tuple(metadata["columns"]),
             settings=dict(metadata["settings"]),
             training=dict(metadata["training"]),
@@ -142,7 +144,7 @@ def load_model(path: str | Path) -> Model:
             **_read_condition(metadata, tensors),
             column_map=None
             if "column_map" not in metadata["structure"]
-            else _decode(metadata["structure"]["column_map"], tensors, numpy=True),
+            else decode(metadata["structure"]["column_map"], tensors, numpy=True),
         )
         _check_model(model)
         if tensors:
@@ -163,7 +165,7 @@ def _read_condition(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) ->
     """The entries that only files of conditional flows have."""
     found: dict[str, Any] = {}
     if "condition" in metadata["structure"]:
-        found["condition"] = _decode(metadata["structure"]["condition"], tensors, numpy=True)
+        found["condition"] = decode(metadata["structure"]["condition"], tensors, numpy=True)
     if metadata.get("condition_columns") is not None:
         found["condition_columns"] = tuple(metadata["condition_columns"])
     return found
@@ -195,30 +197,32 @@ def _check_columns(
         raise ValueError(f"{what}standardizer: expected {dim} means and positive scales")
 
 
-def _encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+def encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
+    """A module of known classes as JSON; its arrays go to `tensors` by their path."""
     if isinstance(node, eqx.Module):
         name = type(node).__name__
         if _CLASSES.get(name) is not type(node):
             raise TypeError(f"model files do not know the class {type(node).__qualname__}.")
         fields = {
-            f.name: _encode(getattr(node, f.name), f"{path}.{f.name}", tensors)
+            f.name: encode(getattr(node, f.name), f"{path}.{f.name}", tensors)
             for f in dataclasses.fields(node)
         }
         return {"class": name, "fields": fields}
     if isinstance(node, tuple):
-        return {"tuple": [_encode(v, f"{path}.{i}", tensors) for i, v in enumerate(node)]}
+        return {"tuple": [encode(v, f"{path}.{i}", tensors) for i, v in enumerate(node)]}
     if node is None or isinstance(node, (bool, int, float, str)):
         return {"value": node}
     tensors[path] = np.array(node, order="C")  # ascontiguousarray would lift scalars to 1-d
     return {"tensor": path}
 
 
-def _decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = False) -> Any:
+def decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = False) -> Any:
+    """What `encode` was given; tensors that are used are taken out of `tensors`."""
     if "tensor" in spec:
         array = tensors.pop(spec["tensor"])  # once: a file must not name a large one many times
         return array if numpy else jnp.asarray(array)
     if "tuple" in spec:
-        return tuple(_decode(v, tensors, numpy) for v in spec["tuple"])
+        return tuple(decode(v, tensors, numpy) for v in spec["tuple"])
     if "value" in spec:
         return spec["value"]
     if spec["class"] not in _CLASSES:
@@ -229,7 +233,7 @@ def _decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = 
         raise ValueError(f"fields of {cls.__name__}: expected {names}; got {list(spec['fields'])}")
     built = object.__new__(cls)
     for name, value in spec["fields"].items():
-        object.__setattr__(built, name, _decode(value, tensors, numpy))
+        object.__setattr__(built, name, decode(value, tensors, numpy))
     _check_fields(built)
     for base in reversed(cls.__mro__):
         if "__check_init__" in vars(base):

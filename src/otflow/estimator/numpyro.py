@@ -1,0 +1,114 @@
+"""NumPyro models: from a model and its data to draws in the constrained space."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from otflow.estimator.posterior import Posterior
+from otflow.estimator.unnormalised import fit_unnormalised
+from otflow.support.extras import require
+from otflow.support.precision import precision
+
+Sites = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NumPyroPosterior:
+    """The posterior of a NumPyro model's latent sites; see `fit_numpyro`.
+
+    Attributes:
+        posterior: of all unconstrained sites, end to end; its figures are the model's.
+        constrain: flat unconstrained points (n, d) to the sites by name, deterministic ones too.
+    """
+
+    posterior: Posterior
+    constrain: Callable[[np.ndarray], Sites]
+
+    def sample(self, n: int, seed: int = 0) -> Sites:
+        """n independent draws of q, arrays (n, ...) by site."""
+        return self.constrain(self.posterior.sample(n, seed))
+
+    def metropolis(self, n: int, chains: int = 4, seed: int = 0) -> Sites:
+        """The states of `Posterior.metropolis`, arrays (chains, n, ...) by site."""
+        points = self.posterior.metropolis(n, chains, seed).points
+        found = self.constrain(points.reshape(chains * n, -1))
+        return {name: a.reshape(chains, n, *a.shape[1:]) for name, a in found.items()}
+
+    def to_arviz(self, n: int = 1000, chains: int = 4, seed: int = 0) -> Any:
+        """The chains of `metropolis` as an `arviz.InferenceData`.
+
+        Raises:
+            ImportError: arviz is missing (extra `arviz`).
+        """
+        return require("arviz", "arviz").from_dict(self.metropolis(n, chains, seed))
+
+
+def fit_numpyro(
+    model: Callable[..., Any],
+    *model_args: Any,
+    model_kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> NumPyroPosterior:
+    """`fit_unnormalised` for the latent sites of a NumPyro model, each on its unconstrained space.
+
+    Args:
+        model: with continuous latent sites only.
+        model_args, model_kwargs: its data.
+        seed: of the fit; of the model too where it draws anything itself.
+        options: of `fit_unnormalised`, but those that the model decides: dim, names and bounds.
+
+    Raises:
+        ValueError: the model has no continuous latent site, or a discrete one; or as
+            `fit_unnormalised`.
+        ImportError: NumPyro is missing (extra `numpyro`).
+    """
+    util = require("numpyro.infer.util", "numpyro")
+    taken = {"log_density", "dim", "names", "bounds"} & set(options)
+    if taken:
+        raise TypeError(f"options: expected none of {sorted(taken)}, which the model decides.")
+    given, named = model_args, dict(model_kwargs or {})
+    with precision(options.get("dtype", "float64")):
+        found = util.initialize_model(
+            jax.random.key(seed), model, model_args=given, model_kwargs=named
+        )
+        latent = found.param_info.z
+        _refuse_discrete(found.model_trace, latent)
+        flat, unravel = ravel_pytree(latent)
+    names = _names(latent)
+
+    def log_density(point: Float[Array, " d"]) -> Array:
+        return -found.potential_fn(unravel(point))
+
+    def constrain(points: Float[np.ndarray, "n d"]) -> Sites:
+        with precision(options.get("dtype", "float64")):
+            rows = jnp.asarray(points, float)
+            sites = jax.jit(jax.vmap(lambda row: found.postprocess_fn(unravel(row))))(rows)
+            return {name: np.asarray(value) for name, value in sites.items()}
+
+    fitted = fit_unnormalised(log_density, flat.size, names=names, seed=seed, **options)
+    return NumPyroPosterior(fitted, constrain)
+
+
+def _refuse_discrete(trace: Mapping[str, Any], latent: Mapping[str, Any]) -> None:
+    sampled = (site for site in trace.values() if site["type"] == "sample")
+    open_ = [site["name"] for site in sampled if not site["is_observed"]]
+    if not latent or (discrete := sorted(set(open_) - set(latent))):
+        told = "none" if not latent else f"discrete ones: {', '.join(discrete)}"
+        raise ValueError(f"model: expected continuous latent sites; got {told}.")
+
+
+def _names(latent: Mapping[str, Any]) -> Sequence[str]:
+    """Of the flat parameters, in the order of `ravel_pytree`: sites by name."""
+    found = []
+    for site in sorted(latent):
+        shape = np.shape(latent[site])
+        for index in np.ndindex(shape):
+            found.append(site + (f"[{', '.join(map(str, index))}]" if shape else ""))
+    return found
