@@ -115,7 +115,7 @@ def test_it_shows_itself_in_a_terminal_and_a_notebook(found):
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(found)
     text, html = console.export_text(), found._repr_html_()
-    for word in ("log Z", "Pareto k", "effective sample size", "+- 0.01", "proved (95 %)"):
+    for word in ("log Z", "Pareto k", "effective sample size", "+-", "proved (95 %)"):
         assert word in text
         assert word in html
 

@@ -69,17 +69,17 @@ def fit_numpyro(
             `fit_unnormalised`.
         ImportError: NumPyro is missing (extra `numpyro`).
     """
+    handlers = require("numpyro.handlers", "numpyro")
     util = require("numpyro.infer.util", "numpyro")
     taken = {"log_density", "dim", "names", "bounds"} & set(options)
     if taken:
         raise TypeError(f"options: expected none of {sorted(taken)}, which the model decides.")
     given, named = model_args, dict(model_kwargs or {})
     with precision(options.get("dtype", "float64")):
-        found = util.initialize_model(
-            jax.random.key(seed), model, model_args=given, model_kwargs=named
-        )
+        key = jax.random.key(seed)
+        _refuse_discrete(handlers.trace(handlers.seed(model, key)).get_trace(*given, **named))
+        found = util.initialize_model(key, model, model_args=given, model_kwargs=named)
         latent = found.param_info.z
-        _refuse_discrete(found.model_trace, latent)
         flat, unravel = ravel_pytree(latent)
     names = _names(latent)
 
@@ -96,11 +96,11 @@ def fit_numpyro(
     return NumPyroPosterior(fitted, constrain)
 
 
-def _refuse_discrete(trace: Mapping[str, Any], latent: Mapping[str, Any]) -> None:
-    sampled = (site for site in trace.values() if site["type"] == "sample")
-    open_ = [site["name"] for site in sampled if not site["is_observed"]]
-    if not latent or (discrete := sorted(set(open_) - set(latent))):
-        told = "none" if not latent else f"discrete ones: {', '.join(discrete)}"
+def _refuse_discrete(trace: Mapping[str, Any]) -> None:
+    sampled = [x for x in trace.values() if x["type"] == "sample" and not x["is_observed"]]
+    discrete = [site["name"] for site in sampled if site["fn"].support.is_discrete]
+    if discrete or not sampled:
+        told = f"discrete ones: {', '.join(discrete)}" if discrete else "none"
         raise ValueError(f"model: expected continuous latent sites; got {told}.")
 
 

@@ -22,6 +22,7 @@ from otflow.model.tensorfile import check_finite, read_header, read_tensors, wri
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.extras import require
 from otflow.support.html import table
+from otflow.support.jsontext import plain
 from otflow.support.memory import check_fits
 from otflow.support.precision import dtype_of, precision
 
@@ -175,7 +176,7 @@ class Posterior:
             "structure": encode(self.law, "law", tensors),
             "names": list(self.names),
             "status": self.status,
-            "training": self.training,
+            "training": plain(self.training),
         }
         write_tensors(path, _ENTRY, document, tensors)
 
