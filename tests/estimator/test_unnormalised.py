@@ -76,6 +76,7 @@ def test_bounds_are_those_of_the_parameters(bounded):
         bounded.log_prob([[1.0, 2.0]])
 
 
+@pytest.mark.slow  # test_pushed_normal.py has the scores, test_evidence.py the line
 def test_the_convex_bound_holds_and_is_proved(found):
     """-log p has its least second derivative 1 / 5^2 everywhere."""
     line = found.kl_bound(1 / 25)

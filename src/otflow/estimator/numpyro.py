@@ -74,8 +74,8 @@ def fit_numpyro(
     taken = {"log_density", "dim", "names", "bounds"} & set(options)
     if taken:
         raise TypeError(f"options: expected none of {sorted(taken)}, which the model decides.")
-    given, named = model_args, dict(model_kwargs or {})
     with precision(options.get("dtype", "float64")):
+        given, named = jax.tree.map(_of_this_precision, (model_args, dict(model_kwargs or {})))
         key = jax.random.key(seed)
         _refuse_discrete(handlers.trace(handlers.seed(model, key)).get_trace(*given, **named))
         found = util.initialize_model(key, model, model_args=given, model_kwargs=named)
@@ -86,14 +86,21 @@ def fit_numpyro(
     def log_density(point: Float[Array, " d"]) -> Array:
         return -found.potential_fn(unravel(point))
 
+    transform = jax.jit(jax.vmap(lambda row: found.postprocess_fn(unravel(row))))
+
     def constrain(points: Float[np.ndarray, "n d"]) -> Sites:
         with precision(options.get("dtype", "float64")):
-            rows = jnp.asarray(points, float)
-            sites = jax.jit(jax.vmap(lambda row: found.postprocess_fn(unravel(row))))(rows)
+            sites = transform(jnp.asarray(points, float))
             return {name: np.asarray(value) for name, value in sites.items()}
 
     fitted = fit_unnormalised(log_density, flat.size, names=names, seed=seed, **options)
     return NumPyroPosterior(fitted, constrain)
+
+
+def _of_this_precision(value: Any) -> Any:
+    """NumPy's numbers as JAX's: programs would keep the precision they first met them in."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    return jnp.asarray(value) if numbers else value
 
 
 def _refuse_discrete(trace: Mapping[str, Any]) -> None:

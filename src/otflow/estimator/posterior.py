@@ -81,7 +81,13 @@ class Posterior:
             ValueError, TypeError: as `sample`; or the log-density is not known.
         """
         self._check(n, seed)
-        return self.law.draw(n, seed, self._known())
+        drawn = self.law.draw(n, seed, self._known())
+        bad = int((np.isnan(drawn.log_weight) | np.isposinf(drawn.log_weight)).sum())
+        if bad:
+            raise ValueError(
+                f"log_density: expected finite numbers or -inf; got others at {bad} of {n} draws."
+            )
+        return drawn
 
     def log_prob(self, theta: Any) -> Float[np.ndarray, " n"]:
         """log q, nats, of (n, d) parameters within their bounds.

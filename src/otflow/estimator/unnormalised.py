@@ -42,7 +42,7 @@ def fit_unnormalised(
     *,
     names: Sequence[str] | None = None,
     bounds: Any = None,
-    start: Any = None,
+    start: Any = 0.0,
     scale: Any = 1.0,
     alpha: float = 1000.0,
     n_steps: int = 4,
@@ -71,7 +71,7 @@ def fit_unnormalised(
         bounds: parameter -> (lower, upper), each a number or None; by name or number. The density
             is that of the bounded parameters; no Jacobian is needed.
         start, scale: mean and deviation of the first Gaussian, a number or one a parameter; on the
-            line, for bounded parameters of their logarithm or logit. start None is 0.
+            line, for bounded parameters of their logarithm or logit.
         alpha: weight of the KL, > 0. In coordinates in which the Gaussian is N(0, I), the transport
             makes next to no difference to the density at 1000.
         n_steps: K, convex stages.
@@ -100,10 +100,7 @@ def fit_unnormalised(
         raise TypeError(f"watch: expected on_validation only; got {sorted(watch)}.")
     told = _names(names, dim)
     columns = make_column_map(bounds, None, np.zeros((1, dim)), told)
-    mean, deviation = (
-        _each("start", 0.0 if start is None else start, dim),
-        _each("scale", scale, dim),
-    )
+    mean, deviation = _each("start", start, dim), _each("scale", scale, dim)
     if (deviation <= 0).any():
         raise ValueError(f"scale: expected numbers > 0; got {deviation.min()}.")
     check_number("alpha", alpha, positive=True)
@@ -264,7 +261,8 @@ def _raise_if_stopped(found: TrainingResult) -> None:
         raise KeyboardInterrupt("training was interrupted.")
     if found.status == "non_finite":
         raise TrainingDivergedError(
-            "the objective became non-finite: lower learning_rate, or choose another start."
+            "the objective became non-finite: lower learning_rate, choose another start, or give "
+            "the bounds outside which there is no density."
         )
 
 
