@@ -284,7 +284,7 @@ def test_missing_metadata(saved, key):
 def every_tensor():
     tensors = {}
     for name, part in (("flow", make_model(mixture=True).flow), ("standardizer", None)):
-        modelfile._encode(part or make_model().standardizer, name, tensors)
+        modelfile.encode(part or make_model().standardizer, name, tensors)
     return sorted(tensors)
 
 
@@ -484,7 +484,7 @@ def test_versions_are_recorded(saved):
 
 
 def test_the_header_is_read_without_the_tensors(saved, monkeypatch):
-    for name in ("read_tensors", "_decode"):
+    for name in ("read_tensors", "decode"):
         monkeypatch.setattr(modelfile, name, None)
     header = modelfile.read_model_header(saved)
     assert header.document["columns"] == ["a", "b"]

@@ -17,7 +17,7 @@ from otflow.flow.normalisation import Integral
 SQUARED = "squared data units"
 
 
-def _labelled(confidence: float, text: str, *doubts: str) -> tuple[str, str]:
+def labelled(confidence: float, text: str, *doubts: str) -> tuple[str, str]:
     """The label of a bound, and its explanation with the doubts that keep it from being proved."""
     said = "; ".join(dict.fromkeys(filter(None, doubts)))
     if not said:
@@ -37,13 +37,13 @@ def transport_lines(
     u = "the flow's own convex potential" if own else "an input-convex u"
     n = f"{found.n} rows" + ("" if own else f", u on {found.n_gap} it was not fitted to")
     whole, in_gap = found.doubts
-    label, text = _labelled(
+    label, text = labelled(
         found.confidence,
         "value: 1/2 E|T(x)-x|^2, the cost of the flow's coupling; interval: from Kantorovich's "
         f"dual with {u} to that cost, one-sided bounds, {n}; assumes {ASSUMPTION}",
         whole,
     )
-    excess_label, excess_text = _labelled(
+    excess_label, excess_text = labelled(
         found.confidence,
         f"1/2 E|T(x)-x|^2 - {what}: E[u(x) + u*(T(x)) - <x, T(x)>] bounds it, "
         f"at most {_share(found.excess, found.half_displacement)} of the cost",
@@ -75,7 +75,7 @@ def mean_line(
     """A mean with its two-sided interval; `doubts` of it beside those of its bounds."""
     level = (1 + confidence) / 2
     low, high = lower_bound(values, level), upper_bound(values, level)
-    label, text = _labelled(confidence, text, *doubts, low.doubt, high.doubt)
+    label, text = labelled(confidence, text, *doubts, low.doubt, high.doubt)
     return Line(name, float(np.mean(values)), (low.value, high.value), label, unit, text)
 
 
@@ -278,7 +278,7 @@ def penalty_lines(
     )
     lines = []
     for name, value, ends, text, doubts in stated:
-        label, text = _labelled(confidence, text, *doubts)
+        label, text = labelled(confidence, text, *doubts)
         lines.append(Line(name, value, ends, label, SQUARED, text))
     return lines
 

@@ -1,7 +1,7 @@
 """The order in which rows are used: whole shuffles, one after another."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -77,3 +77,21 @@ class RowBatches(AbstractBatches):
     def skip(self, n_batches: int) -> None:
         """Pass over batches."""
         self._stream.skip(n_batches)
+
+
+class NormalBatches(AbstractBatches):
+    """Fresh draws of N(0, I) on R^dim, never the same row twice."""
+
+    def __init__(self, dim: int, batch_size: int, seed: int, dtype: Any):
+        self._shape, self._dtype = (batch_size, dim), dtype
+        self._rng = np.random.default_rng(seed)
+
+    def take(self, n_batches: int) -> Rows:
+        """The next batches."""
+        x = self._rng.standard_normal((n_batches, *self._shape)).astype(self._dtype)
+        return Rows(x)  # type: ignore[arg-type]
+
+    def skip(self, n_batches: int) -> None:
+        """Pass over batches."""
+        for _ in range(n_batches):
+            self.take(1)

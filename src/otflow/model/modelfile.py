@@ -19,6 +19,7 @@ from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.flow.flow import Flow
 from otflow.flow.flow_target import ConditionalFlowTarget, FlowTarget
 from otflow.flow.growing import GrowingFlow
+from otflow.flow.pushed_normal import PushedNormal
 from otflow.model.model import Model
 from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
 from otflow.parallel.devices import use_all_cores
@@ -60,6 +61,7 @@ _CLASSES: dict[str, type[eqx.Module]] = {
         Growing,
         GrowingFlow,
         LiftedStages,
+        PushedNormal,
         RK4,
         ResNetPotential,
         RotatedProduct,
