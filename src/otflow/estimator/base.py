@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from otflow.certificates.course import Course
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.estimator.fitting import Fitted
 from otflow.estimator.settings import DECIDED, Settings
@@ -25,6 +26,7 @@ from otflow.training import Watch
 
 require("sklearn", "sklearn")
 from sklearn import base  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.utils import validation  # noqa: E402
 
 from otflow.data.tabular import check_data, column_names  # noqa: E402
@@ -56,6 +58,7 @@ class TabularEstimator(
     column_map_: ColumnMap
     dtype: Any
     target: Any
+    natural_iter: int
     _shaped_by: dict[str, Any]
     history_: dict[str, list[float]]
     n_iter_: int
@@ -178,6 +181,8 @@ class TabularEstimator(
         self.integral_ = fitted.integral
         if fitted.integral is not None and fitted.integral.above_one:
             warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
+        if (told := self._course().warning) is not None:
+            warnings.warn(told, ConvergenceWarning, stacklevel=4)
         self.decided_ = {
             name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
         }
@@ -185,6 +190,10 @@ class TabularEstimator(
             self.natural_history_ = fitted.natural_history
         fitted.raise_if_stopped()
         return self
+
+    def _course(self) -> Course:
+        """How the last fit ended."""
+        return Course.of(self.history_, self.status_, self.n_iter_, self.natural_iter > 0)
 
     def _shape(self) -> dict[str, Any]:
         """The settings in SHAPING as they are now."""

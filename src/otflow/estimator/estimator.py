@@ -7,6 +7,7 @@ import numpy as np
 from otflow.data.beside import check_mapped, check_prepared, check_validation, divide, read_rows
 from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.data.quirks import warn_of_quirks
 from otflow.data.shards import ShardedTable
 from otflow.estimator.fitted import FittedEstimator
 from otflow.estimator.fitting import TrainingDivergedError, fit_flow
@@ -250,6 +251,7 @@ class OTFlow(FittedEstimator):
             columns = self.column_map_
         else:
             columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
+            warn_of_quirks(rows.x, self.columns_, columns)
         check_mapped(columns, self.columns_, X=rows, X_val=val)
         seed = self._seed(self.random_state)
         rows, val = divide(self, rows, val, seed, varying=not again)
