@@ -1,5 +1,7 @@
 """Options from a TOML file, and back."""
 
+import csv
+import io
 import json
 import tomllib
 from pathlib import Path
@@ -24,9 +26,16 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if unknown:
         told = f"expected keys among {', '.join(known)}; got {', '.join(unknown)}."
         raise typer.BadParameter(f"{path}: {told}")
-    lists = {k: ",".join(map(str, v)) for k, v in values.items() if isinstance(v, list)}
+    lists = {k: _joined(v) for k, v in values.items() if isinstance(v, list)}
     ctx.default_map = values | lists
     return path
+
+
+def _joined(values: list[Any]) -> str:
+    """As an option has them: commas between, a value with a comma in double quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 def to_toml(options: dict[str, Any]) -> str:

@@ -16,11 +16,13 @@ from otflow.support.jsontext import json_text
 _NOT_SETTINGS = {
     *("data", "out", "seed", "columns", "checkpoint", "checkpoint_every", "resume"),
     *("log", "tensorboard", "mlflow", "config", "as_json", "stream", "distributed"),
+    *("condition", "weights", "preset"),
 }
 
 
 @clean_errors
 def fit(
+    ctx: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -29,7 +31,22 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
-    columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help='Columns to use, by name: a,b,"c, d".')
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Columns that the density is conditioned on, by name.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Column of the rows' weights.")] = None,
+    bounds: Annotated[
+        str | None, typer.Option(help="Bounded columns: income=0:,share=0:1.")
+    ] = None,
+    dequantize: Annotated[
+        str | None, typer.Option(help="Rounded columns: auto, a step, or children=1,age=0.5.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="density, map or quick: settings that no flag gives.")
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
     beta: Annotated[
         float | None, typer.Option(help="Weight of what is 0 on optimal paths; see OTFlow.")
@@ -91,8 +108,12 @@ def fit(
 
     The effective options are printed as TOML that --config reads, the result as its comments.
     """
-    options = {k: v for k, v in locals().items() if k not in ("config", "as_json", "resume")}
+    options = {k: v for k, v in locals().items() if k not in ("ctx", "config", "as_json", "resume")}
+    from otflow.cli.column_options import parse_bounds, parse_steps, preset_values
+
+    options |= preset_values(ctx, preset)
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
+    settings |= {"bounds": parse_bounds(bounds), "dequantize": parse_steps(dequantize)}
     from otflow.data.shards import shard_files
     from otflow.estimator.estimator import OTFlow, TrainingDivergedError
     from otflow.parallel.job import is_first
@@ -103,7 +124,7 @@ def fit(
     outputs = {"--out": out, "--log": log, "--checkpoint": checkpoint}
     check_apart(outputs, {"DATA": shard_files(data) if stream else data, "--config": config})
     with _job() if distributed else contextlib.nullcontext():
-        rows, size = _rows(data, columns, stream)
+        parts = _rows(data, columns, condition, weights, stream)
         model = OTFlow(random_state=seed, **settings)
         watch: dict[str, Any] = {"resume": resume}
         if checkpoint is not None:
@@ -114,16 +135,19 @@ def fit(
             if first and not as_json:
                 logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
             try:
-                model.fit(rows, **watch, on_validation=lambda row: [f(row) for f in logs])
+                beside = {"condition": parts.condition, "sample_weight": parts.sample_weight}
+                told = {"on_validation": lambda row: [f(row) for f in logs]}
+                model.fit(parts.rows, **beside, **watch, **told)
             except (KeyboardInterrupt, TrainingDivergedError):
                 if first and hasattr(model, "flow_"):
                     model.save(out)
-                    fail(f"training stopped early; the best weights so far are in {out}.")
+                    kept = f"training stopped early; the best weights so far are in {out}"
+                    fail(f"{kept}. {_how_to_go_on(checkpoint)}")
                 raise
         if not first:
             return
         model.save(out)
-        found = _summary(model, size, out)
+        found = _summary(model, parts.size, out)
         typer.echo(json_text(found | {"options": _plain(options)}) if as_json else _text(found))
 
 
@@ -157,18 +181,23 @@ def _only_python_prints() -> Iterator[None]:
         os.close(kept)
 
 
-def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int, int]]:
-    """What to fit, and its rows and columns."""
-    if stream:
-        from otflow.data.shards import ShardedTable
+def _rows(
+    data: Path, columns: str | None, condition: str | None, weights: str | None, stream: bool
+) -> Any:
+    """What to fit, its condition and its weights, as `column_options.Parts`."""
+    from otflow.cli.column_options import Parts, cut
+    from otflow.cli.tables import read_input, split_names
 
-        shards = ShardedTable(data, None if columns is None else columns.split(","))
-        return shards, (shards.n, shards.dim)
-    from otflow.cli.tables import read_input
+    if not stream:
+        chosen = [columns, condition, weights]  # --columns are those to fit
+        names = None if columns is None else ",".join(filter(None, chosen))
+        return cut(read_input(data, names), condition, weights)
+    if condition is not None or weights is not None:
+        raise ValueError("--condition, --weights: expected none with --stream; got some.")
+    from otflow.data.shards import ShardedTable
 
-    table = read_input(data, columns)
-    n, dim = table.values.shape
-    return table.frame(), (n, dim)
+    shards = ShardedTable(data, None if columns is None else split_names(columns))
+    return Parts(shards, (shards.n, shards.dim))
 
 
 @contextlib.contextmanager
@@ -185,6 +214,12 @@ def _logs(options: dict[str, Any], resume: bool) -> Any:
         if options["mlflow"]:
             found.append(stack.enter_context(logs.mlflow(_plain(options))))
         yield found
+
+
+def _how_to_go_on(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "With --checkpoint FILE a run can be gone on with."
+    return f"Go on with the same command and --resume (the state is in {checkpoint})."
 
 
 def _once(function: Any) -> Any:

@@ -32,19 +32,21 @@ def score(
 
     It is that of the data in their own units: `otflow fit` prints the nll of standardised columns.
     """
+    from otflow.cli.column_options import condition_of
     from otflow.cli.tables import PIPE, check_target, matching, read_input, write_output
     from otflow.estimator.loading import load
 
     if out is not None:
         check_target(out, {"MODEL": model, "DATA": data})
     flow = load(model)
-    rows = matching(flow, read_input(data, columns), columns)
-    log_prob = flow.score_samples(rows)
+    table = read_input(data, columns)
+    rows, condition = matching(flow, table, columns), condition_of(flow, table)
+    log_prob = flow.score_samples(rows, condition)
     if out is not None:
         write_output(out, ("log_prob",), log_prob.size, [log_prob[:, None]])
     found, text = mean_score(log_prob), ""
     if summary:
-        whole = flow.summary(rows)
+        whole = flow.summary(rows, condition)
         found, text = found | {"summary": whole.to_dict()}, f"\n{whole}"
     typer.echo(json_text(found) if as_json else _text(found) + text, err=out == PIPE)
 

@@ -64,6 +64,7 @@ class TabularEstimator(
     n_iter_: int
     status_: str
     decided_: dict[str, Any]
+    n_train_: int | None
     integral_: Integral | None
     condition_scaler_: Standardizer | None
     natural_history_: dict[str, list[float]]
@@ -178,7 +179,7 @@ class TabularEstimator(
         self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
         self.column_map_, self._shaped_by = columns, self._shape()
         self.history_, self.n_iter_ = fitted.history, fitted.n_iter
-        self.integral_ = fitted.integral
+        self.integral_, self.n_train_ = fitted.integral, fitted.n_train
         if fitted.integral is not None and fitted.integral.above_one:
             warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
         if (told := self._course().warning) is not None:

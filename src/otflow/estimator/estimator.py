@@ -9,8 +9,8 @@ from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.data.quirks import warn_of_quirks
 from otflow.data.shards import ShardedTable
-from otflow.estimator.fitted import FittedEstimator
 from otflow.estimator.fitting import TrainingDivergedError, fit_flow
+from otflow.estimator.judged import JudgedEstimator
 from otflow.estimator.material import of_density, of_rows, of_stream
 from otflow.estimator.settings import Settings
 from otflow.support.frames import names_of
@@ -21,7 +21,7 @@ from otflow.training import Watch
 __all__ = ["OTFlow", "TrainingDivergedError"]
 
 
-class OTFlow(FittedEstimator):
+class OTFlow(JudgedEstimator):
     """A normalizing flow that minimises transport + alpha nll + beta straightness (SPEC 1).
 
     Data is standardised inside by default; log-densities, samples and inverse transforms are in
@@ -251,9 +251,9 @@ class OTFlow(FittedEstimator):
             columns = self.column_map_
         else:
             columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
-            warn_of_quirks(rows.x, self.columns_, columns)
         check_mapped(columns, self.columns_, X=rows, X_val=val)
         seed = self._seed(self.random_state)
+        given = rows.x
         rows, val = divide(self, rows, val, seed, varying=not again)
         noise = np.random.default_rng([seed, 1])
         rows = rows.mapped(columns, noise)
@@ -266,6 +266,8 @@ class OTFlow(FittedEstimator):
             z = rows.prepared(*scalers, self.dtype)
             z_val = None if val is None else val.prepared(*scalers, self.dtype)
             check_prepared(z, z_val, self.columns_, names, varying=not again)
+            if not again:
+                warn_of_quirks(given, self.columns_, columns)
             start = self.flow_ if again else None
             material = of_rows(z, z_val, settings, seed)
             fitted = fit_flow(settings, material, target, seed, watching, start)

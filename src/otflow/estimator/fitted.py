@@ -12,9 +12,6 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-import otflow
-from otflow.certificates.summarise import summarise
-from otflow.certificates.summary import Summary
 from otflow.data.columns import as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.normalisation import Integral, doubt
@@ -107,7 +104,12 @@ class FittedEstimator(TabularEstimator):
         return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
 
     def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
-        """Mean log-density of the rows, nats."""
+        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name."""
+        if y is not None and condition is None and self.n_conditions_:
+            raise ValueError(
+                "condition: expected one by its name, score(X, condition=C); got it as y, which "
+                "scikit-learn passes and which is ignored."
+            )
         return float(self.score_samples(X, condition).mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:
@@ -228,51 +230,11 @@ class FittedEstimator(TabularEstimator):
         names = getattr(self, "condition_names_in_", None)
         return None if names is None else tuple(names)
 
-    def certify(self, X: Any, **options: Any) -> Any:
-        """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
-
-        Args:
-            X: (n, d) rows it was not trained on, in the data's own units.
-            options: of `otflow.certificates.certify`.
-
-        Returns:
-            A `Certificate`: bracket of 1/2 W2^2, distance to the target, checks, error budget.
-        """
-        validation.check_is_fitted(self)
-        return otflow.certificates.certify_model(self, X, **options)
-
-    def summary(
-        self,
-        X: Any,
-        condition: Any = None,
-        X_train: Any = None,
-        condition_train: Any = None,
-        random_state: Any = 0,
-    ) -> Summary:
-        """Is the fit good? A verdict with the figures behind it; print it.
-
-        The nll beside a Gaussian's and a Gaussian mixture's on the same rows, calibration, a
-        two-sample test, the bend of the paths, the round trip, the density's integral, how
-        training ended, and columns that a density does not like.
-
-        Args:
-            X: (n, d) rows it was not trained on, n >= 40.
-            condition: of them, where the model takes one.
-            X_train: the rows it was trained on, for the baselines to be fitted to; by default they
-                are fitted to four fifths of X and scored on the fifth, five times.
-            condition_train: of those.
-            random_state: seed of draws, folds and permutations.
-
-        Raises:
-            ValueError: too few rows, or other columns.
-        """
-        rows = self._check(X)
-        train = None if X_train is None else self._check(X_train)
-        known = (self._course(), self.integral_, condition, train, condition_train)
-        return summarise(self.model_, rows, *known, seed=self._seed(random_state))
-
     def save(self, path: str | Path) -> None:
-        """Write the fitted model to one file that holds no code (see `otflow.load`)."""
+        """Write the fitted model to one file that holds no code.
+
+        `otflow.load(path)` and `OTFlow.load(path)` read it back.
+        """
         validation.check_is_fitted(self)
         settings = {k: v for k, v in self.get_params().items() if k != "target"}
         if not isinstance(self.random_state, (int, np.integer)):
@@ -280,7 +242,7 @@ class FittedEstimator(TabularEstimator):
         for name in ("bounds", "dequantize"):
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
-        training |= {"status": self.status_, "decided": self.decided_}
+        training |= {"status": self.status_, "decided": self.decided_, "n_train": self.n_train_}
         # as they were set: the settings have columns by name, and no target
         training["set"] = {name: as_set(getattr(self, name)) for name in ("bounds", "dequantize")}
         training["set"]["own_target"] = self.target is not None
