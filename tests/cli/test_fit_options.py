@@ -239,7 +239,8 @@ def test_columns_by_what_they_are(folder):
     run([*words[:-2], "--config", "again.toml", "--out", "m2"])
     assert load("m2").get_params() == found.get_params()
     scored = json.loads(run("score m t.csv --json").stdout)["log_prob"]
-    assert scored == pytest.approx(found.score(values[:, :2], condition=values[:, 2]), rel=1e-6)
+    rows = polars.DataFrame(values[:, :2], schema=["income", "visits"])
+    assert scored == pytest.approx(found.score(rows, condition=values[:, 2]), rel=1e-6)
     run("sample m --out s.csv -n 20 --condition 1")
     drawn = read_table("s.csv").values
     assert (drawn[:, 1] == drawn[:, 1].round()).all()
