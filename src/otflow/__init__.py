@@ -34,6 +34,7 @@ _NAMES = {
     "Flow": "otflow.flow.flow",
     "GaussianMixture": "otflow.targets",
     "OTFlow": "otflow.estimator.estimator",
+    "OTFlowOutlier": "otflow.estimator.outliers",
     "RK4": "otflow.schemes",
     "RotatedProduct": "otflow.targets",
     "ShardedTable": "otflow.data.shards",

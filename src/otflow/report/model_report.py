@@ -21,7 +21,7 @@ from otflow.support.html import number
 from otflow.targets import StandardNormal
 
 _COSTS = {
-    "transport": ("Transport", "squared units", "What moving the rows costs: E int 1/2 |v|^2 dt."),
+    "transport": ("Transport", "squared units", "What moving the rows costs: E ∫ ½ |v|² dt."),
     "nll": ("Negative log-density", "nats", "How badly the density fits: lower is better."),
     "straightness": (
         "Straightness",
@@ -243,7 +243,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
         (
             "Straightness",
-            f"{number(rows.straightness.mean())} squared units, {share:.2%} of E|T(x)-x|^2; 0 on "
+            f"{number(rows.straightness.mean())} squared units, {share:.2%} of E|T(x) − x|²; 0 on "
             "straight paths",
         ),
         (
