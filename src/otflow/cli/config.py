@@ -1,7 +1,5 @@
 """Options from a TOML file, and back."""
 
-import csv
-import io
 import json
 import tomllib
 from pathlib import Path
@@ -26,16 +24,11 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if unknown:
         told = f"expected keys among {', '.join(known)}; got {', '.join(unknown)}."
         raise typer.BadParameter(f"{path}: {told}")
-    lists = {k: _joined(v) for k, v in values.items() if isinstance(v, list)}
+    from otflow.cli.tables import join_names
+
+    lists = {k: join_names(v) for k, v in values.items() if isinstance(v, list)}
     ctx.default_map = values | lists
     return path
-
-
-def _joined(values: list[Any]) -> str:
-    """As an option has them: commas between, a value with a comma in double quotes."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue()
 
 
 def to_toml(options: dict[str, Any]) -> str:

@@ -186,11 +186,12 @@ def _rows(
 ) -> Any:
     """What to fit, its condition and its weights, as `column_options.Parts`."""
     from otflow.cli.column_options import Parts, cut
-    from otflow.cli.tables import read_input, split_names
+    from otflow.cli.tables import join_names, read_input, split_names
 
     if not stream:
-        chosen = [columns, condition, weights]  # --columns are those to fit
-        names = None if columns is None else ",".join(filter(None, chosen))
+        beside = None if weights is None else join_names([weights])
+        chosen = filter(None, [columns, condition, beside])  # --columns are those to fit
+        names = None if columns is None else ",".join(chosen)
         return cut(read_input(data, names), condition, weights)
     if condition is not None or weights is not None:
         raise ValueError("--condition, --weights: expected none with --stream; got some.")
@@ -248,5 +249,6 @@ def _text(found: dict[str, Any]) -> str:
     return (
         f"# {found['model']}: {found['rows']} rows, {found['columns']} columns, "
         f"{found['iterations']} iterations kept ({found['status']}).\n"
-        f"# validation: {', '.join(costs)} (in the standardised space)."
+        f"# validation: {', '.join(costs)} (in the standardised space; "
+        "`otflow score` is in the data's own units)."
     )

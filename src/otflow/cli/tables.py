@@ -2,8 +2,9 @@
 
 import csv
 import dataclasses
+import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def split_names(columns: str) -> list[str]:
         return next(csv.reader([columns], skipinitialspace=True, strict=True), [""])
     except csv.Error as error:
         raise ValueError(f"--columns: expected names, quotes closed; got {columns!r}.") from error
+
+
+def join_names(names: Iterable[Any]) -> str:
+    """What `split_names` reads: commas between, a name with a comma in double quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def check_target(path: Path, inputs: Mapping[str, Paths]) -> None:

@@ -18,7 +18,7 @@ _TAIL = 50.0  # interquartile ranges from the median to the farthest row
 def warn_of_quirks(X: Float[np.ndarray, "n d"], names: Sequence[str], columns: ColumnMap) -> None:
     """A UserWarning for every kind of quirk."""
     for told in quirks(X, names, columns):
-        warnings.warn(f"X: {told}.", UserWarning, stacklevel=5)
+        warnings.warn(f"X: {told}.", UserWarning, stacklevel=4)
 
 
 def quirks(
