@@ -206,3 +206,6 @@ def test_quirks_by_name():
     known = ColumnMap((None,) * 6, (None,) * 4 + (1e9, None), (0.0, 1.0, 1.0, 0.0, 0.0, 0.1))
     assert len(quirks(X, names, known)) == 1
     assert quirks(MOONS, ["a", "b"], ColumnMap.identity(2)) == ()
+    (many,) = quirks(RNG.integers(2, size=(50, 20)), list("abcdefghijklmnopqrst"),
+                     ColumnMap.identity(20))  # fmt: skip
+    assert "h (2 values) and 12 more hold" in many

@@ -12,6 +12,7 @@ from otflow.data.preprocessing import ColumnMap
 _FEW = 10  # distinct values: a category rather than a number
 _MASS = 0.05  # share of the rows on one value
 _LEAST = 20  # rows on it
+_MOST_ROWS, _MOST_NAMED = 2**17, 8  # looked at, told
 _TAIL = 50.0  # interquartile ranges from the median to the farthest row
 
 
@@ -31,6 +32,7 @@ def quirks(
         names: of the columns.
         columns: those that it rounds are not looked at, and of bounded ones not the tails.
     """
+    X = X[:: max(1, len(X) // _MOST_ROWS)]
     found: dict[str, list[str]] = {}
     bounded = [
         low is not None or high is not None
@@ -41,9 +43,7 @@ def quirks(
         if kind is not None and not (kind[0] == "tail" and bounded[j]):
             found.setdefault(kind[0], []).append(names[j] + kind[1])
     return tuple(
-        f"column(s) {', '.join(found[kind])} {told}"
-        for kind, told in _TOLD.items()
-        if kind in found
+        f"column(s) {_listed(found[kind])} {told}" for kind, told in _TOLD.items() if kind in found
     )
 
 
@@ -59,6 +59,11 @@ _TOLD = {
     ),
     "tail": "have very heavy tails: their logarithm (bounds with one end) is easier to fit",
 }
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _kind(x: Float[np.ndarray, " n"]) -> tuple[str, str] | None:
