@@ -37,6 +37,7 @@ _NAMES = {
     "OTFlow": "otflow.estimator.estimator",
     "OTFlowChain": "otflow.estimator.chain",
     "Posterior": "otflow.estimator.posterior",
+    "OTFlowOutlier": "otflow.estimator.outliers",
     "RK4": "otflow.schemes",
     "RotatedProduct": "otflow.targets",
     "ShardedTable": "otflow.data.shards",

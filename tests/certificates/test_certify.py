@@ -214,11 +214,11 @@ def test_entropy_alone_gives_the_penalty_lines():
 
 
 def test_budget_by_hand():
-    found = error_budget(10.0, 0.01, 0.02, 0.03, 4.0, 200, 1000, 1.5)
+    found = error_budget(10.0, 0.01, 0.02, 0.03, 4.0, 200, 1000, False, 1.5)
     assert [item.name for item in found] == list(KNOBS)
     values = [item.value for item in found]
     np.testing.assert_allclose(values, [0.01, 0.02, 0.03, 0.4, 1.0, 0.49], rtol=1e-12)
-    assert math.isnan(error_budget(10.0, 0, 0, 0, 0, 0, None, None)[-1].value)
+    assert math.isnan(error_budget(10.0, 0, 0, 0, 0, 0, math.inf, False, None)[-1].value)
 
 
 def test_trainable_parameters():
@@ -257,7 +257,7 @@ WRONG = {
     "entropy type": ({"entropy": "1"}, TypeError, "^entropy: expected a number of nats; got str"),
     "n": ({"n": 10}, ValueError, "^n: expected an integer >= 40; got 10"),
     "n_train": ({"n_train": 0}, ValueError, "^n_train: expected an integer >= 1; got 0"),
-    "parameters": ({"parameters": 1.5}, TypeError, "^parameters: expected an integer >= 0"),
+    "parameters": ({"parameters": "1"}, TypeError, "^parameters: expected a number >= 0; got str"),
     "seconds": ({"seconds": -1.0}, ValueError, "^seconds: expected a finite number > 0"),
     "seed": ({"seed": 0.5}, TypeError, "^seed: expected an integer >= 0; got float"),
     "confidence": ({"confidence": 95}, ValueError, r"^confidence: expected a number in \(0, 1\)"),

@@ -51,10 +51,14 @@ def test_json_and_table(files, monkeypatch):
     assert found["space"] == "the standardised columns"
     assert found["dim"] == 2
     told = run(*command).stdout
+    assert told.startswith(str(made[0]).splitlines()[0])
+    for question, _ in made[0].answers:
+        assert question in told
+    told = run(*command, "--full").stdout
     for words in ("1/2 W2^2", "proved (95 %)", "estimated", "Error budget", "(largest)"):
         assert words in told
     assert found == json.loads(json.dumps(made[0].to_dict()))
-    assert len(made) == 2
+    assert len(made) == 3
 
 
 def test_rows_of_another_width(files):

@@ -54,6 +54,9 @@ def test_fit_score_sample(tmp_path, data):
     assert found["interval_95"] == pytest.approx([scores.mean() - half, scores.mean() + half])
     assert f"{scores.mean():.4f} +- {half:.4f} nats" in run("score", model, data).stdout
 
+    told = run("score", model, data, "--summary").stdout
+    assert f"\n{fitted.summary(frame)}" in told  # but for the seconds, which are not printed
+
     samples = tmp_path / "s.csv"
     run("sample", model, "--out", samples, "-n", 7, "--seed", 5)
     table = read_table(samples)

@@ -256,3 +256,50 @@ class TestBlocks:
     def test_refused(self, folder, words, message):
         assert message in run(f"fit data.csv --out m {words}", code=2).stderr
         assert not (folder / "m").exists()
+
+
+def test_columns_by_what_they_are(folder):
+    """Condition, weights, bounds and steps of columns, from the table to the model and back."""
+    rng = np.random.default_rng(1)
+    values = np.column_stack(
+        [rng.gamma(2.0, 1.0, 120), rng.poisson(9.0, 120), rng.integers(2, size=120), np.ones(120)]
+    )
+    write_table("t.csv", Table(values, ("income", "visits", "north, or not", "weight")))
+    words = ["fit", "t.csv", "--out", "m", *TINY.split(), "--weights", "weight"]
+    words += ["--bounds", "income=0:,visits=0:", "--dequantize", "visits=1", "--preset", "density"]
+    run([*words, "--condition", '"north, or not"', "--alpha", "5"])
+    found = load("m")
+    assert found.columns_ == ("income", "visits")
+    assert found.condition_names_ == ("north, or not",)
+    assert found.bounds == {"income": (0.0, None), "visits": (0.0, None)}
+    assert found.column_map_.step == (0.0, 1.0)
+    assert (found.alpha, found.n_steps, found.beta) == (5.0, 1, 0.0)  # flags win over the preset
+    file = 'condition = ["north, or not"]\nalpha = 5\npreset = "density"\nn-steps = 1\n'
+    (folder / "again.toml").write_text(file)
+    run([*words[:-2], "--config", "again.toml", "--out", "m2"])
+    assert load("m2").get_params() == found.get_params()
+    scored = json.loads(run("score m t.csv --json").stdout)["log_prob"]
+    rows = polars.DataFrame(values[:, :2], schema=["income", "visits"])
+    assert scored == pytest.approx(found.score(rows, condition=values[:, 2]), rel=1e-6)
+    run("sample m --out s.csv -n 20 --condition 1")
+    drawn = read_table("s.csv").values
+    assert (drawn[:, 1] == drawn[:, 1].round()).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--bounds height", "--bounds: expected columns once each"),
+        ("--bounds height=1", "--bounds: expected LOWER:UPPER for height; got '1'"),
+        ("--bounds height=a:b", "--bounds: expected LOWER:UPPER for height; got 'a:b'"),
+        ("--bounds shape=0:", "bounds: expected columns among"),
+        ("--dequantize height=x", "--dequantize: expected a step for height; got 'x'"),
+        ("--dequantize height", "--dequantize: expected columns once each"),
+        ("--preset best", "--preset: expected one of density, map, quick; got 'best'"),
+        ("--condition tallness", "tallness"),
+        ("--condition height,weight,age", "expected to leave columns to fit; got all"),
+        ('--columns "height', "--columns: expected names, quotes closed"),
+    ],
+)
+def test_columns_said_wrongly(folder, words, told):
+    assert told in " ".join(run(f"fit data.csv --out q {words}", code=2).stderr.split())

@@ -47,13 +47,13 @@ def test_info(model, monkeypatch):
     """Everything from the header: the tensors cannot be read here."""
     monkeypatch.setattr(modelfile, "read_tensors", None)
     found = json.loads(run("info", model, "--json").stdout)
-    assert found["columns"] == "height, weight"
+    assert found["columns"] == ["height", "weight"]
     assert found["bytes"] == model.stat().st_size
     assert found["settings"]["width"] == 8
     assert found["status"] == "max_iter"
     assert found["validation"] == {"transport": 0.0, "nll": 0.0, "straightness": 0.0}
     assert found["versions"]["jax"] == jax.__version__
-    assert found["parts"].startswith("Flow SumPotential GaussianBase ResNetPotential")
+    assert found["parts"][:4] == ["Flow", "SumPotential", "GaussianBase", "ResNetPotential"]
     # base: mean 2, basis 4, stretch 2, shift 2
     # network: A 9, b 3, c 1, w 8, weights 24 + 64, biases 16
     assert found["parameters"] == 2 + 4 + 2 + 2 + 9 + 3 + 1 + 8 + 24 + 64 + 16

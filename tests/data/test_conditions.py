@@ -4,6 +4,7 @@ import copy
 
 import jax
 import numpy as np
+import pandas
 import polars
 import pytest
 from scipy.stats import multivariate_normal
@@ -15,6 +16,7 @@ from otflow.data.conditions import check_condition
 from otflow.estimator.building import regression
 from otflow.estimator.estimator import OTFlow
 from tests.fakes import SMALL, forbid_training, no_training, train_arguments, untrained
+from tests.models import CONDITIONED, CONDITIONS
 
 RNG = np.random.default_rng(0)
 N = 200
@@ -198,7 +200,7 @@ class TestWeights:
 NO_NIGHT = FRAME.with_columns(night=polars.lit(float("nan")))
 OTHER_NAMES = FRAME.rename({"night": "day"})
 BAD_FITS = {
-    "condition of one axis": ({"condition": C[:, 0]}, r"condition: expected shape \(200, k\)"),
+    "condition of one axis": ({"condition": C[:150, 0]}, r"condition: expected shape \(200, k\)"),
     "condition of fewer rows": ({"condition": C[:5]}, r"condition: expected shape \(200, k\)"),
     "no columns": ({"condition": C[:, :0]}, r"condition: expected shape \(200, k\)"),
     "text": ({"condition": [["a"]] * N}, "condition: expected numbers"),
@@ -226,6 +228,24 @@ def test_bad_arguments_are_refused_before_training(arguments, message, monkeypat
     forbid_training(monkeypatch)
     with pytest.raises(ValueError, match=f"^{message}"):
         OTFlow(**SMALL).fit(X, **arguments)
+
+
+def test_one_column_may_be_a_vector_and_one_number_a_condition():
+    """(n,) is a column while fitting and where k = 1; a number stands for all points."""
+    column = [[1.0], [2.0], [3.0]]
+    for k in (None, 1):
+        np.testing.assert_array_equal(check_condition([1, 2, 3], 3, k), column)
+    np.testing.assert_array_equal(check_condition(pandas.Series([1, 2, 3]), 3, 1), column)
+    np.testing.assert_array_equal(check_condition(2, 3, 1), [[2.0]] * 3)
+    np.testing.assert_array_equal(check_condition([2], 3, 1), [[2.0]] * 3)
+    for wrong, k in ((2, 2), (2, None), ([1, 2], 1)):
+        with pytest.raises(ValueError, match=r"^condition: expected shape"):
+            check_condition(wrong, 3, k)
+
+
+def test_score_says_how_a_condition_is_given(trained):
+    with pytest.raises(ValueError, match=r"^condition: .* score\(X, condition=C\); got it as y"):
+        trained("conditional").score(CONDITIONED, CONDITIONS)
 
 
 def test_one_condition_for_all_points_only_once_its_width_is_known():

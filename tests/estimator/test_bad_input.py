@@ -99,6 +99,7 @@ def test_a_column_with_nan_is_named(no_compute):
         OTFlow(**SMALL).fit(frame)
 
 
+@pytest.mark.filterwarnings("ignore:X. column")
 def test_a_column_that_is_constant_once_rows_are_held_out(no_compute):
     """One row of thirty differs; some seed holds it out."""
     data = constant()

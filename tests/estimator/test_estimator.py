@@ -449,6 +449,7 @@ def test_arrays_have_default_names(moons_flow):
     assert not hasattr(moons_flow, "feature_names_in_")
 
 
+@pytest.mark.filterwarnings("ignore:X. column")
 def test_other_containers(quick):
     model = OTFlow(**QUICK).fit(MOONS.tolist())
     expected = OTFlow(**QUICK).fit(MOONS).score_samples(MOONS)

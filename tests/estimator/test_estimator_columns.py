@@ -123,6 +123,7 @@ def test_samples_stay_in_bounds_and_on_the_grid(rng):
     assert np.isfinite(model.score_samples(draws)).all()
 
 
+@pytest.mark.filterwarnings("ignore:X. column")
 def test_training_sees_noise_within_a_cell(rng):
     """Standardisation uses the noisy rows: the variance of U(-s/2, s/2) is s^2 / 12."""
     X = 4.0 * rng.integers(0, 3, (20000, 1))
@@ -134,6 +135,7 @@ def test_training_sees_noise_within_a_cell(rng):
     assert again.standardizer_.mean == noisy.standardizer_.mean
 
 
+@pytest.mark.filterwarnings("ignore:X. column")
 def test_values_off_the_grid_are_refused(rng):
     X = rng.integers(0, 9, (50, 2)).astype(float)
     X[3, 1] = 0.5

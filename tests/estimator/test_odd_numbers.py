@@ -153,6 +153,7 @@ def test_a_flow_itself_has_no_nan(monkeypatch):
 # --- heavy tails -----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:X. column")
 @pytest.mark.parametrize("dim", [8, pytest.param(28, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*principal variances lie below")  # one row's tail is all
 def test_no_row_of_heavy_tails_is_without_density_or_inverse(dim):

@@ -129,3 +129,11 @@ def test_a_failure_leaves_the_old_picture(tmp_path, monkeypatch):
         draw_study(result(power()), path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["study.png"]
+
+
+def test_settings_are_told_in_words():
+    from otflow.report.study_report import in_words
+
+    setting = {"kind": "Network", "width_of": 8, "steps": (1, 2.5), "beta": None, "quick": True}
+    assert in_words(setting) == "kind Network; width of 8; steps 1, 2.5; beta none; quick yes"
+    assert in_words([]) == "none"

@@ -17,7 +17,7 @@ from tests.flow.test_normalisation import Fold
 from tests.studies.fakes import cell, evidence, verdicts
 
 SETTINGS = {"kind": "density", "problem": "x", "dim": 2}
-ONE = "the density integrates to one, on its way too"
+ONE = "the density integrates to one, on its way too, to within 0.02"
 BELOW = "KL >= 0: no density is above the truth on average"
 
 

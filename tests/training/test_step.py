@@ -20,6 +20,7 @@ from otflow.potentials import (
 from otflow.schemes import RK4, Conforming
 from otflow.schemes.base import Push
 from otflow.targets import StandardNormal
+from otflow.training import block as block_module
 from otflow.training import step as step_module
 from otflow.training.block import make_block
 from otflow.training.step import (
@@ -353,3 +354,18 @@ class _LeaningBias(_OneStep):
 
     def violation(self, potential, x):
         return (potential.b[:, 0] - 1) ** 2
+
+
+def test_programs_are_kept_for_the_process():
+    """Equal schemes, optimisers and weights share one; another weight, or type of it, does not."""
+    optimiser = optax.sgd(0.1)
+    kept = block_module._kept_program
+    first = kept(Conforming(2), optimiser, 3.0, 0.5)
+    assert kept(Conforming(2), optimiser, 3.0, 0.5) is first
+    for other in (
+        (Conforming(3), optimiser, 3.0, 0.5),
+        (Conforming(2), optax.sgd(0.1), 3.0, 0.5),
+        (Conforming(2), optimiser, 3, 0.5),
+        (Conforming(2), optimiser, 3.0, 0.0),
+    ):
+        assert kept(*other) is not first

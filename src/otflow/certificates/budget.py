@@ -29,26 +29,44 @@ def error_budget(
     inverse: float,
     monte_carlo: float,
     rate_constant: float,
-    parameters: int,
-    n_train: int | None,
+    parameters: float,
+    n_train: float,
+    counted: bool,
     gap: float | None,
 ) -> tuple[BudgetItem, ...]:
     """The six items, all in squared data units, the units of J_alpha.
 
     integration and inverse as `integration_error` and `inverse_error` give them; penalty is
-    c / alpha, how far J*_alpha lies below 1/2 W2^2; estimation alpha p / (2 N), zero without a
-    training set (n_train None: fresh draws); optimisation what is left of the duality gap after
+    c / alpha, how far J*_alpha lies below 1/2 W2^2; estimation alpha p_eff / (2 N), zero for
+    fresh draws (n_train infinite) and NaN where n_train is; `counted`: parameters
+    are all that are trained, for want of p_eff; optimisation what is left of the duality gap after
     integration and estimation, NaN where no gap is known.
 
     Source: SPEC 4, 5 and 6.
     """
-    estimation = 0.0 if n_train is None else alpha * parameters / (2 * n_train)
-    rest = math.nan if gap is None else max(gap - integration - estimation, 0.0)
+    estimation = alpha * parameters / (2 * n_train)
+    rest = math.nan if gap is None else max(gap - integration - _known(estimation), 0.0)
     values = (integration, inverse, monte_carlo, rate_constant / alpha, estimation, rest)
+    knobs = KNOBS | {"estimation": _of_rows(parameters, n_train, counted)}
     return tuple(
         BudgetItem(name, float(value), knob)
-        for (name, knob), value in zip(KNOBS.items(), values, strict=True)
+        for (name, knob), value in zip(knobs.items(), values, strict=True)
     )
+
+
+def _known(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _of_rows(parameters: float, n_train: float, counted: bool) -> str:
+    """The knob of the estimation error, with the numbers behind it."""
+    knob = KNOBS["estimation"]
+    if math.isnan(n_train):
+        return f"{knob} (n_train was not given)"
+    if math.isinf(n_train):
+        return knob
+    p = f"at most: all {parameters:,.0f} parameters" if counted else f"p_eff = {parameters:.4g}"
+    return f"{knob} ({p}, N = {n_train:,.0f} training rows)"
 
 
 def nll_error(flow: Flow, pushed: Pushed) -> Float[np.ndarray, " n"]:

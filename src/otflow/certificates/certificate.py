@@ -6,8 +6,10 @@ from typing import Any
 
 from otflow.support.html import number, table
 from otflow.support.jsontext import plain
+from otflow.support.text import text_table
 
 ESTIMATED = "estimated"
+_WIDE = 140  # characters of a line where all is told
 
 
 def proved(confidence: float) -> str:
@@ -136,15 +138,61 @@ class Certificate:
                 f"certificate: expected what to_dict writes; got {error!r}."
             ) from error
 
+    @property
+    def answers(self) -> tuple[tuple[str, str], ...]:
+        """Five questions that people ask, each with its answer."""
+        from otflow.certificates.answers import answers
+
+        return answers(self)
+
+    @property
+    def title(self) -> str:
+        """What was certified."""
+        return f"Certificate: d = {self.dim}, {self.n:,} rows, in {self.space}"
+
+    def full(self) -> str:
+        """Answers, findings, every line and the error budget as text."""
+        header = ("what", "value", "interval", "label", "meaning")
+        rows = [
+            (x.name, number(x.value), interval_text(x.interval), x.label,
+             f"{x.explanation} [{x.unit}]")
+            for x in self.lines
+        ]  # fmt: skip
+        parts = [str(self), text_table("All lines", header, rows, _WIDE)]
+        if self.budget:
+            most = self.largest_error
+            items = [
+                (x.name + " (largest)" * (x == most), number(x.value), x.knob) for x in self.budget
+            ]
+            title = "Error budget of J_alpha, squared units of that space"
+            parts.append(text_table(title, ("source", "size", "to reduce it"), items, _WIDE))
+        return "\n\n".join(parts)
+
+    def __str__(self) -> str:
+        """The answers as a table, and the findings."""
+        told = [f"- {text}" for text in self.findings or ("Nothing was found wrong.",)]
+        return "\n".join([text_table(self.title, (), self.answers), "", "Findings:", *told])
+
     def _repr_html_(self) -> str:
-        """The lines as a table, for notebooks."""
+        """Answers, findings and the lines as tables, for notebooks."""
         rows = [(x.name, number(x.value), x.label, x.unit) for x in self.lines]
         bracket = f"[{number(self.lower)}, {number(self.upper)}]"
         title = (
             f"Certificate: 1/2 W2^2 in {bracket}, d = {self.dim}, {self.n} rows, in {self.space}"
         )
-        found = table(title, ("what", "value", "label", "unit"), rows)
-        return found + table("Findings", (), [("-", text) for text in self.findings or ("none",)])
+        found = table("Findings", (), [("-", text) for text in self.findings or ("none",)])
+        first = table(self.title, (), self.answers) + found
+        return first + table(title, ("what", "value", "label", "unit"), rows)
+
+
+def interval_text(ends: tuple[float | None, float | None] | None) -> str:
+    """An interval in words; nothing where there is none."""
+    if ends is None:
+        return ""
+    low, high = ends
+    if high is None:
+        return f">= {number(low)}"
+    return f"<= {number(high)}" if low is None else f"{number(low)} .. {number(high)}"
 
 
 def _number(value: Any) -> float:

@@ -31,7 +31,7 @@ def certify(
     X_holdout: Float[np.ndarray, "k d"] | None = None,
     n: int | None = None,
     n_train: int | None = None,
-    parameters: int | None = None,
+    parameters: float | None = None,
     seconds: float = 60.0,
     seed: int = 0,
     confidence: float = 0.95,
@@ -54,8 +54,9 @@ def certify(
         X_holdout: rows for the two-sample tests; by default the evaluation half of X.
         n: draws of the density; by default 2^18 (d <= 4), 2^16 (d <= 16) or 2^15.
         n_train: rows the flow was trained on, for the budget; None for fresh draws (no estimation
-            error) with a density, else the rows of X.
-        parameters: effective number of parameters; by default the flow's trainable ones.
+            error) with a density, and unknown without one.
+        parameters: p_eff, the number of parameters that the training rows determine; by default
+            all that are trained, which is the most it can be.
         seconds: time for fitting the dual potentials; results repeat only where it is not reached.
         seed: of everything random.
         confidence: of the bracket and of every line labelled proved, each by itself.
@@ -112,7 +113,8 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
 
     Args:
         model: a fitted estimator; rows go through its column transforms (rounded columns with
-            fresh noise) and its standardiser, and alpha is its own.
+            fresh noise) and its standardiser; alpha, the number of training rows and p_eff are
+            its own.
         X: (n, d) rows it was not trained on.
         options: of `certify`; X_holdout in the data's own units too.
 
@@ -130,5 +132,8 @@ def certify_model(model: Any, X: Any, **options: Any) -> Certificate:
     if (held := options.get("X_holdout")) is not None:
         options["X_holdout"] = own.dequantized(held, noise, "X_holdout")
     space = "the data's own units" if own.in_own_units else "the standardised columns"
-    settings: dict[str, Any] = {"alpha": float(model.used("alpha")), "space": space} | options
+    settings: dict[str, Any] = {"alpha": float(model.used("alpha")), "space": space}
+    settings["n_train"] = getattr(model, "n_train_", None)
+    settings["parameters"] = getattr(model, "effective_parameters_", None)
+    settings |= options
     return certify(own.flow, rows, **settings)

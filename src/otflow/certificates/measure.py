@@ -249,5 +249,6 @@ def budget(
         rate_constant=0.5 * float(np.var(psi)),
         parameters=task.effective_parameters,
         n_train=task.training_rows,
+        counted=task.parameters is None,
         gap=None if gap is None else gap.gap,
     )

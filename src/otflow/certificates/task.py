@@ -34,7 +34,7 @@ class Task:
     X_holdout: Float[np.ndarray, "k d"] | None
     n: int | None
     n_train: int | None
-    parameters: int | None
+    parameters: float | None
     seconds: float
     seed: int
     confidence: float
@@ -54,7 +54,9 @@ class Task:
         check_number("seconds", self.seconds, positive=True)
         check_count("seed", self.seed, 0)
         check_fraction("confidence", self.confidence)
-        for name, least in (("n", _LEAST_ROWS), ("n_train", 1), ("parameters", 0)):
+        if self.parameters is not None:
+            check_number("parameters", self.parameters, positive=False)
+        for name, least in (("n", _LEAST_ROWS), ("n_train", 1)):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
 
@@ -66,17 +68,17 @@ class Task:
         return 2**18 if self.flow.dim <= 4 else 2**16 if self.flow.dim <= 16 else 2**15
 
     @property
-    def training_rows(self) -> int | None:
-        """N of the estimation error; None where the flow saw fresh draws only."""
-        if self.n_train is None and self.density is None and self.X is not None:
-            return len(self.X)
-        return self.n_train
+    def training_rows(self) -> float:
+        """N of the estimation error: infinite for fresh draws, NaN where nobody says."""
+        if self.n_train is not None:
+            return self.n_train
+        return math.inf if self.density is not None else math.nan
 
     @property
-    def effective_parameters(self) -> int:
-        """p_eff of the estimation error."""
+    def effective_parameters(self) -> float:
+        """p_eff of the estimation error; all parameters where it is not known."""
         if self.parameters is not None:
-            return self.parameters
+            return float(self.parameters)
         return trainable_parameters(self.flow.potential)
 
     @property

@@ -1,5 +1,8 @@
 """The command line: `otflow` and `python -m otflow`."""
 
+import warnings
+from typing import Any
+
 import typer
 
 import otflow
@@ -53,4 +56,10 @@ def _root(
 def main() -> None:
     """Run the command line."""
     prepare_environment()
+    warnings.showwarning = _show
     app()
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in the library that it came from."""
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)

@@ -24,7 +24,9 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if unknown:
         told = f"expected keys among {', '.join(known)}; got {', '.join(unknown)}."
         raise typer.BadParameter(f"{path}: {told}")
-    lists = {k: ",".join(map(str, v)) for k, v in values.items() if isinstance(v, list)}
+    from otflow.cli.tables import join_names
+
+    lists = {k: join_names(v) for k, v in values.items() if isinstance(v, list)}
     ctx.default_map = values | lists
     return path
 

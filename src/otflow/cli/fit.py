@@ -16,7 +16,7 @@ from otflow.support.jsontext import json_text
 _NOT_SETTINGS = {
     *("data", "out", "seed", "columns", "blocks", "checkpoint", "checkpoint_every", "resume"),
     *("log", "tensorboard", "mlflow", "config", "as_json", "stream", "distributed"),
-    "context",
+    *("context", "condition", "weights", "preset"),
 }
 _NOT_SHOWN = ("context", "config", "as_json", "resume")
 
@@ -32,7 +32,6 @@ def fit(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model file to write.")],
-    columns: Annotated[str | None, typer.Option(help="Columns to use, by name: a,b,c.")] = None,
     blocks: Annotated[
         str | None,
         typer.Option(help="A chain of so many flows, or auto: held-out rows decide. No alpha."),
@@ -42,6 +41,22 @@ def fit(
     ] = None,
     joint_iter: Annotated[
         int | None, typer.Option(help="With --blocks: steps of all together at the end; 2000.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help='Columns to use, by name: a,b,"c, d".')
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Columns that the density is conditioned on, by name.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Column of the rows' weights.")] = None,
+    bounds: Annotated[
+        str | None, typer.Option(help="Bounded columns: income=0:,share=0:1.")
+    ] = None,
+    dequantize: Annotated[
+        str | None, typer.Option(help="Rounded columns: auto, a step, or children=1,age=0.5.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="density, map or quick: settings that no flag gives.")
     ] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the nll.")] = 30.0,
     beta: Annotated[
@@ -105,7 +120,11 @@ def fit(
     The effective options are printed as TOML that --config reads, the result as its comments.
     """
     options = {k: v for k, v in locals().items() if k not in _NOT_SHOWN}
+    from otflow.cli.column_options import parse_bounds, parse_steps, preset_values
+
+    options |= preset_values(context, preset)
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
+    settings |= {"bounds": parse_bounds(bounds), "dequantize": parse_steps(dequantize)}
     from otflow.data.shards import shard_files
     from otflow.estimator.estimator import TrainingDivergedError
     from otflow.parallel.job import is_first
@@ -115,12 +134,14 @@ def fit(
     check_writable(out)
     if blocks is not None and distributed:
         raise ValueError("distributed: expected without --blocks, whose chains one process trains.")
+    if blocks is not None and preset is not None:
+        raise ValueError("preset: expected without --blocks, a chain has settings of its own.")
     outputs = {"--out": out, "--log": log, "--checkpoint": checkpoint}
     check_apart(outputs, {"DATA": shard_files(data) if stream else data, "--config": config})
     with _job() if distributed else contextlib.nullcontext():
-        rows, size = _rows(data, columns, stream)
+        parts = _rows(data, columns, condition, weights, stream)
         model = _model(blocks, seed, settings, context)
-        used = model.get_params()  # what was not asked for too
+        used = model.get_params() | _texts(options)  # what was not asked for too
         options = {k: used.get(k, v) for k, v in options.items() if k in used or k not in settings}
         watch: dict[str, Any] = {"resume": resume}
         if checkpoint is not None:
@@ -131,16 +152,19 @@ def fit(
             if first and not as_json:
                 logs.insert(0, _once(lambda: typer.echo(to_toml(options), nl=False)))
             try:
-                model.fit(rows, **watch, on_validation=lambda row: [f(row) for f in logs])
+                beside = {"condition": parts.condition, "sample_weight": parts.sample_weight}
+                told = {"on_validation": lambda row: [f(row) for f in logs]}
+                model.fit(parts.rows, **beside, **watch, **told)
             except (KeyboardInterrupt, TrainingDivergedError):
                 if first and hasattr(model, "flow_"):
                     model.save(out)
-                    fail(f"training stopped early; the best weights so far are in {out}.")
+                    kept = f"training stopped early; the best weights so far are in {out}"
+                    fail(f"{kept}. {_how_to_go_on(checkpoint)}")
                 raise
         if not first:
             return
         model.save(out)
-        found = _summary(model, size, out)
+        found = _summary(model, parts.size, out)
         typer.echo(json_text(found | {"options": _plain(options)}) if as_json else _text(found))
 
 
@@ -192,18 +216,24 @@ def _only_python_prints() -> Iterator[None]:
         os.close(kept)
 
 
-def _rows(data: Path, columns: str | None, stream: bool) -> tuple[Any, tuple[int, int]]:
-    """What to fit, and its rows and columns."""
-    if stream:
-        from otflow.data.shards import ShardedTable
+def _rows(
+    data: Path, columns: str | None, condition: str | None, weights: str | None, stream: bool
+) -> Any:
+    """What to fit, its condition and its weights, as `column_options.Parts`."""
+    from otflow.cli.column_options import Parts, cut
+    from otflow.cli.tables import join_names, read_input, split_names
 
-        shards = ShardedTable(data, None if columns is None else columns.split(","))
-        return shards, (shards.n, shards.dim)
-    from otflow.cli.tables import read_input
+    if not stream:
+        beside = None if weights is None else join_names([weights])
+        chosen = filter(None, [columns, condition, beside])  # --columns are those to fit
+        names = None if columns is None else ",".join(chosen)
+        return cut(read_input(data, names), condition, weights)
+    if condition is not None or weights is not None:
+        raise ValueError("--condition, --weights: expected none with --stream; got some.")
+    from otflow.data.shards import ShardedTable
 
-    table = read_input(data, columns)
-    n, dim = table.values.shape
-    return table.frame(), (n, dim)
+    shards = ShardedTable(data, None if columns is None else split_names(columns))
+    return Parts(shards, (shards.n, shards.dim))
 
 
 @contextlib.contextmanager
@@ -222,10 +252,21 @@ def _logs(options: dict[str, Any], resume: bool) -> Any:
         yield found
 
 
+def _how_to_go_on(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "With --checkpoint FILE a run can be gone on with."
+    return f"Go on with the same command and --resume (the state is in {checkpoint})."
+
+
 def _once(function: Any) -> Any:
     """A callback for the first row: by then the data and all options have been checked."""
     left = [function]
     return lambda row: left and left.pop()()
+
+
+def _texts(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are texts here and mappings in Python."""
+    return {name: options[name] for name in ("bounds", "dequantize")}
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
@@ -248,5 +289,6 @@ def _text(found: dict[str, Any]) -> str:
     return (
         f"# {found['model']}: {found['rows']} rows, {found['columns']} columns, "
         f"{found['iterations']} iterations kept ({found['status']}).\n"
-        f"# validation: {', '.join(costs)} (in the standardised space)."
+        f"# validation: {', '.join(costs)} (in the standardised space; "
+        "`otflow score` is in the data's own units)."
     )

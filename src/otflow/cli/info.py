@@ -26,6 +26,10 @@ def info(
     for name, value in found.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
+        if isinstance(value, list):
+            value = (" " if name == "parts" else ", ").join(value)
+        if value is None and name == "columns":
+            value = "no names"
         typer.echo(f"{name.replace('_', ' ')}: {value}")
 
 
@@ -37,10 +41,10 @@ def _found(path: Path, document: dict[str, Any], tensors: dict[str, Any]) -> dic
         "file": str(path),
         "bytes": path.stat().st_size,
         "format_version": document["format_version"],
-        "columns": "no names" if columns is None else ", ".join(map(str, columns)),
+        "columns": None if columns is None else [str(name) for name in columns],
         "dtype": document.get("dtype"),
         "target": _target(document, tensors),
-        "parts": " ".join(_classes(document.get("structure", {}))),
+        "parts": _classes(document.get("structure", {})),
         "parameters": sum(n for k, n in sizes.items() if k.startswith("flow.potential.")),
         "iterations": training.get("n_iter"),
         "status": training.get("status"),

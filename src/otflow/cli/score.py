@@ -23,23 +23,35 @@ def score(
     columns: Annotated[
         str | None, typer.Option(help="Columns of DATA by name, in the model's order: a,b,c.")
     ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Also say whether the fit is good; a few seconds.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the mean log-density of DATA under MODEL with its 95 % interval, in nats."""
+    """Print the mean log-density of DATA under MODEL with its 95 % interval, in nats.
+
+    It is that of the data in their own units: `otflow fit` prints the nll of standardised columns.
+    """
+    from otflow.cli.column_options import condition_of
     from otflow.cli.tables import PIPE, check_target, matching, read_input, write_output
     from otflow.estimator.loading import load
 
     if out is not None:
         check_target(out, {"MODEL": model, "DATA": data})
     flow = load(model)
-    log_prob = flow.score_samples(matching(flow, read_input(data, columns), columns))
+    table = read_input(data, columns)
+    rows, condition = matching(flow, table, columns), condition_of(flow, table)
+    log_prob = flow.score_samples(rows, condition)
     if out is not None:
         write_output(out, ("log_prob",), log_prob.size, [log_prob[:, None]])
-    found = summary(log_prob)
-    typer.echo(json_text(found) if as_json else _text(found), err=out == PIPE)
+    found, text = mean_score(log_prob), ""
+    if summary:
+        whole = flow.summary(rows, condition)
+        found, text = found | {"summary": whole.to_dict()}, f"\n{whole}"
+    typer.echo(json_text(found) if as_json else _text(found) + text, err=out == PIPE)
 
 
-def summary(log_prob: Float[np.ndarray, " n"]) -> dict[str, Any]:
+def mean_score(log_prob: Float[np.ndarray, " n"]) -> dict[str, Any]:
     """The mean over the rows with its interval, and over those that have a density.
 
     The log-density is -inf outside the bounds and where the map has no inverse; one such row makes

@@ -1,8 +1,10 @@
 """Tables on the command line: files, `-` for CSV through pipes, columns by name."""
 
+import csv
 import dataclasses
+import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,29 @@ from otflow.support.files import PIPE, Paths, check_apart
 
 def read_input(path: Path, columns: str | None = None) -> Table:
     """The table in a file, or CSV from standard input; `columns` names some of it, by commas."""
-    names = None if columns is None else columns.split(",")
+    names = None if columns is None else split_names(columns)
     if path == PIPE:
         return read_csv(sys.stdin.buffer.read(), "standard input", names)
     return read_table(path, names)
+
+
+def split_names(columns: str) -> list[str]:
+    """Names of columns between commas; one that holds a comma stands in double quotes.
+
+    Raises:
+        ValueError: a quote that is not closed.
+    """
+    try:
+        return next(csv.reader([columns], skipinitialspace=True, strict=True), [""])
+    except csv.Error as error:
+        raise ValueError(f"--columns: expected names, quotes closed; got {columns!r}.") from error
+
+
+def join_names(names: Iterable[Any]) -> str:
+    """What `split_names` reads: commas between, a name with a comma in double quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def check_target(path: Path, inputs: Mapping[str, Paths]) -> None:

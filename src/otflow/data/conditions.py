@@ -19,7 +19,7 @@ def check_condition(
 
     Args:
         condition: an array, a list or a data frame: shape (n, k); where k is known, also (k,), one
-            condition for all points.
+            condition for all points. One column may be (n,), and one number is one condition of it.
         n: points.
         k: columns of the condition that was fitted on; None while fitting.
         names: names of its columns, where it had some; a frame must have the same.
@@ -42,8 +42,12 @@ def check_condition(
             f"{name}: expected numbers; got {f'text in {told}' if told else 'others'}: encode "
             "categories as one-hot columns."
         ) from error
+    if k == 1 and values.ndim == 0:
+        values = values.reshape(1)
     if k is not None and values.shape == (k,):
         values = np.tile(values, (n, 1))
+    elif k in (None, 1) and values.shape == (n,):
+        values = values[:, None]
     good = values.ndim == 2 and len(values) == n and values.shape[1] > 0
     if not good or (k is not None and values.shape[1] != k):
         raise ValueError(f"{name}: expected shape {shapes}; got {values.shape}.")

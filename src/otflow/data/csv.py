@@ -12,6 +12,7 @@ _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as pandas names one
 _DUPLICATE = re.compile(r"(.*)_duplicated_\d+")  # as polars renames the second of two
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{4}|\d\d?:\d\d")
+_CHOOSE = "or choose other columns by name (--columns a,b)"
 _TAIL = 2**16  # bytes in which the last lines are looked for
 
 
@@ -82,17 +83,17 @@ def _remedy(column: Any) -> str:
     """What to do about the first column that is no number."""
     polars = require("polars", "tables")
     if column.dtype.is_temporal():
-        return "turn dates and times into numbers, or choose other columns by name"
+        return "turn dates and times into numbers, " + _CHOOSE
     if column.dtype != polars.String:
-        return "encode them as numbers, or choose other columns by name"
+        return f"encode them as numbers, {_CHOOSE}"
     text = column.filter(column.cast(polars.Float64, strict=False).is_null() & column.is_not_null())
     first = text[0] if len(text) else ""
     told = f"for example {first[:40]!r} in {_short(column.name)}"
     if _DECIMAL_COMMA.fullmatch(first.strip()):
         return f"{told}; write decimals with points"
     if _DATE.match(first.strip()):
-        return f"{told}; turn dates and times into numbers, or choose other columns by name"
-    return f"{told}; encode text as numbers, leave missing values empty, or choose columns by name"
+        return f"{told}; turn dates and times into numbers, {_CHOOSE}"
+    return f"{told}; encode text as numbers, leave missing values empty, {_CHOOSE}"
 
 
 def _spaced(column: Any) -> Any:

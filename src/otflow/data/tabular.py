@@ -46,7 +46,8 @@ def check_data(
         if text:
             raise ValueError(
                 f"{name}: expected numbers; got text in column(s) {', '.join(text)}. "
-                "Encode it as numbers, or leave these columns out."
+                "Encode it as numbers, give categories to condition as one-hot columns, or leave "
+                "these columns out."
             ) from error
         if name == "X":
             raise

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from otflow.certificates.course import Course
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.estimator.fitting import Fitted, fit_flow
 from otflow.estimator.settings import DECIDED, Settings
@@ -25,6 +26,7 @@ from otflow.training import Watch
 
 require("sklearn", "sklearn")
 from sklearn import base  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.utils import validation  # noqa: E402
 
 from otflow.data.tabular import check_data, column_names  # noqa: E402
@@ -56,11 +58,13 @@ class TabularEstimator(
     column_map_: ColumnMap
     dtype: Any
     target: Any
+    natural_iter: int
     _shaped_by: dict[str, Any]
     history_: dict[str, list[float]]
     n_iter_: int
     status_: str
     decided_: dict[str, Any]
+    n_train_: int | None
     integral_: Integral | None
     condition_scaler_: Standardizer | None
     natural_history_: dict[str, list[float]]
@@ -179,9 +183,11 @@ class TabularEstimator(
         self.standardizer_, self.status_, self.flow_ = scaler, fitted.status, fitted.flow
         self.column_map_, self._shaped_by = columns, self._shape()
         self.history_, self.n_iter_ = fitted.history, fitted.n_iter
-        self.integral_ = fitted.integral
+        self.integral_, self.n_train_ = fitted.integral, fitted.n_train
         if fitted.integral is not None and fitted.integral.above_one:
             warnings.warn(fitted.integral.warning(), UserWarning, stacklevel=4)
+        if (told := self._course().warning) is not None:
+            warnings.warn(told, ConvergenceWarning, stacklevel=4)
         self.decided_ = {
             name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
         }
@@ -189,6 +195,10 @@ class TabularEstimator(
             self.natural_history_ = fitted.natural_history
         fitted.raise_if_stopped()
         return self
+
+    def _course(self) -> Course:
+        """How the last fit ended."""
+        return Course.of(self.history_, self.status_, self.n_iter_, self.natural_iter > 0)
 
     def _shape(self) -> dict[str, Any]:
         """The settings in SHAPING as they are now."""

@@ -186,7 +186,7 @@ class _Chain:
         """The chain as one flow."""
         flow = Flow(StageChain(tuple(part.flow.potential for part in self._parts)), target)
         settings = self._parts[-1].settings
-        ended = (self.history, self.n_iter, status, settings, None)
+        ended = (self.history, self.n_iter, status, settings, None, self._parts[0].n_train)
         return FittedChain(flow, *ended, blocks=tuple(self.blocks))
 
 

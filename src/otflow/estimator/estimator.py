@@ -7,9 +7,10 @@ import numpy as np
 from otflow.data.beside import check_mapped, check_prepared, check_validation, divide, read_rows
 from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
+from otflow.data.quirks import warn_of_quirks
 from otflow.data.shards import ShardedTable
-from otflow.estimator.fitted import FittedEstimator
 from otflow.estimator.fitting import TrainingDivergedError
+from otflow.estimator.judged import JudgedEstimator
 from otflow.estimator.material import of_density, of_rows, of_stream
 from otflow.estimator.settings import Settings
 from otflow.support.frames import names_of
@@ -20,7 +21,7 @@ from otflow.training import Watch
 __all__ = ["OTFlow", "TrainingDivergedError"]
 
 
-class OTFlow(FittedEstimator):
+class OTFlow(JudgedEstimator):
     """A normalizing flow that minimises transport + alpha nll + beta straightness (SPEC 1).
 
     Data is standardised inside by default; log-densities, samples and inverse transforms are in
@@ -252,6 +253,7 @@ class OTFlow(FittedEstimator):
             columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
         check_mapped(columns, self.columns_, X=rows, X_val=val)
         seed = self._seed(self.random_state)
+        given = rows.x
         rows, val = divide(self, rows, val, seed, varying=not again)
         noise = np.random.default_rng([seed, 1])
         rows = rows.mapped(columns, noise)
@@ -264,6 +266,8 @@ class OTFlow(FittedEstimator):
             z = rows.prepared(*scalers, self.dtype)
             z_val = None if val is None else val.prepared(*scalers, self.dtype)
             check_prepared(z, z_val, self.columns_, names, varying=not again)
+            if not again:
+                warn_of_quirks(given, self.columns_, columns)
             start = self.flow_ if again else None
             material = of_rows(z, z_val, settings, seed)
             fitted = self._train(settings, material, target, seed, watching, start)

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-import otflow
 from otflow.data.columns import as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.normalisation import Integral, doubt
@@ -106,7 +105,12 @@ class FittedEstimator(TabularEstimator):
         return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
 
     def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
-        """Mean log-density of the rows, nats."""
+        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name."""
+        if y is not None and condition is None and self.n_conditions_:
+            raise ValueError(
+                "condition: expected one by its name, score(X, condition=C); got it as y, which "
+                "scikit-learn passes and which is ignored."
+            )
         return float(self.score_samples(X, condition).mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:
@@ -228,21 +232,11 @@ class FittedEstimator(TabularEstimator):
         names = getattr(self, "condition_names_in_", None)
         return None if names is None else tuple(names)
 
-    def certify(self, X: Any, **options: Any) -> Any:
-        """How optimal the fitted map is, by `otflow.certificates.certify_model` on rows of X.
-
-        Args:
-            X: (n, d) rows it was not trained on, in the data's own units.
-            options: of `otflow.certificates.certify`.
-
-        Returns:
-            A `Certificate`: bracket of 1/2 W2^2, distance to the target, checks, error budget.
-        """
-        validation.check_is_fitted(self)
-        return otflow.certificates.certify_model(self, X, **options)
-
     def save(self, path: str | Path) -> None:
-        """Write the fitted model to one file that holds no code (see `otflow.load`)."""
+        """Write the fitted model to one file that holds no code.
+
+        `otflow.load(path)` and `OTFlow.load(path)` read it back.
+        """
         validation.check_is_fitted(self)
         settings = {k: v for k, v in self.get_params().items() if k != "target"}
         if not isinstance(self.random_state, (int, np.integer)):
@@ -250,7 +244,7 @@ class FittedEstimator(TabularEstimator):
         for name in ("bounds", "dequantize"):
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
-        training |= {"status": self.status_, "decided": self.decided_}
+        training |= {"status": self.status_, "decided": self.decided_, "n_train": self.n_train_}
         # as they were set: the settings have columns by name, and no target
         training["set"] = {name: as_set(getattr(self, name)) for name in ("bounds", "dequantize")}
         training["set"]["own_target"] = self.target is not None

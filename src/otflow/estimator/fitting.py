@@ -31,7 +31,7 @@ class TrainingDivergedError(FloatingPointError):
 class Fitted:
     """The best flow, its history (and that of the natural-gradient phase), and how it ended.
 
-    `integral` is that of its density where the map may fold.
+    `integral` is that of its density where the map may fold; `n_train` the rows it was trained on.
     """
 
     flow: Flow
@@ -40,6 +40,7 @@ class Fitted:
     status: str
     settings: Settings
     integral: Integral | None
+    n_train: int
     natural_history: dict[str, list[float]] | None = None
 
     def raise_if_stopped(self) -> None:
@@ -124,7 +125,7 @@ def _fit_flow(
         checkpoint,
     )
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
-        return _fitted(first, target, settings, first, rows)
+        return _fitted(first, target, settings, first, rows, material.n)
     held = material.x if material.x_val is None else material.x_val
     assert isinstance(held, Rows)
     bold = {} if material.density is not None else _ON_DATA
@@ -141,7 +142,7 @@ def _fit_flow(
         watch,
         checkpoint,
     )
-    return _fitted(second, target, settings, first, rows, second.history)
+    return _fitted(second, target, settings, first, rows, material.n, second.history)
 
 
 def _start(
@@ -181,6 +182,7 @@ def _fitted(
     settings: Settings,
     first: TrainingResult,
     rows: Rows,
+    n_train: int,
     natural_history: dict[str, list[float]] | None = None,
 ) -> Fitted:
     flow = Flow(result.potential, target, result.scheme)
@@ -189,4 +191,4 @@ def _fitted(
         given = None if rows.condition is None else np.asarray(rows.condition)
         integral = density_integral(flow, np.asarray(rows.x), condition=given)
     ended = (first.history, first.best_iteration, result.status, settings)
-    return Fitted(flow, *ended, integral, natural_history)
+    return Fitted(flow, *ended, integral, n_train, natural_history)

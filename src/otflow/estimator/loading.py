@@ -33,6 +33,7 @@ def load(path: str | Path) -> OTFlow:
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
         estimator.integral_ = Integral.kept(model.training)
+        estimator.n_train_ = _count(model.training.get("n_train"))
         estimator.decided_ = dict(model.training.get("decided", {}))
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, error) from error
@@ -76,6 +77,10 @@ def _as_set(model: Model) -> dict[str, Any]:
     if not exact.pop("own_target"):
         found["target"] = None
     return found | {name: from_set(value) for name, value in exact.items()}
+
+
+def _count(found: int | None) -> int | None:
+    return None if found is None else int(found)
 
 
 def _with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:

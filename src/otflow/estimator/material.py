@@ -26,7 +26,7 @@ class Material:
     `x` are the rows of the first-order phase, `x_val` those that decide which weights are best
     (None: x, without early stopping); `draw` gives the batch of a natural-gradient step by its
     number; `density` is rho0 where it is known. Where x are batches from a stream, `points` have
-    the mean and covariance of all its rows, and `stream` is its digest.
+    the mean and covariance of all its rows, `stream` is its digest, `streamed` how many it has.
     """
 
     x: Rows | AbstractBatches
@@ -35,6 +35,12 @@ class Material:
     density: AbstractTarget | None = None
     points: Rows | None = None
     stream: str | None = None
+    streamed: int = 0
+
+    @property
+    def n(self) -> int:
+        """Rows that are trained on; of a density, those drawn for the first-order phase."""
+        return self.x.n if isinstance(self.x, Rows) else self.streamed
 
 
 def of_rows(x: Rows, x_val: Rows | None, settings: Settings, seed: int) -> Material:
@@ -53,7 +59,14 @@ def of_stream(table: ShardedTable, settings: Settings, seed: int) -> tuple[Mater
     x_val = on_host(held_out)  # type: ignore[arg-type]
     points = on_host(survey.points(scaler))  # type: ignore[arg-type]
     digest = survey.digest(lanes)
-    return Material(batches, x_val, lambda k: x_val, points=points, stream=digest), scaler
+    return Material(
+        batches,
+        x_val,
+        lambda k: x_val,
+        points=points,
+        stream=digest,
+        streamed=int(lanes.lengths.sum()),
+    ), scaler
 
 
 def of_density(density: AbstractTarget, settings: Settings, seed: int) -> Material:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from otflow.certificates import Certificate
-from otflow.certificates.certificate import ESTIMATED
+from otflow.certificates.certificate import ESTIMATED, interval_text
 from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
 from otflow.support.html import number
 
@@ -17,15 +17,17 @@ def certificate_section(certificate: Certificate, truth: float | None = None) ->
         certificate: what `certify_model` found.
         truth: 1/2 W2^2 in the space of the flow, where it is known.
     """
-    panels: list[Panel] = []
+    found = certificate.findings or ("Nothing was found wrong.",)
+    numbered = tuple((str(i), text) for i, text in enumerate(found, 1))
+    panels: list[Panel] = [
+        Words("answers", "In five lines", "", (), certificate.answers),
+        Words("findings", "Findings", "", (), numbered),
+    ]
     if math.isfinite(certificate.lower) and math.isfinite(certificate.upper):
         panels.append(_bracket(certificate, truth))
     panels.append(_lines(certificate))
     if certificate.budget:
         panels += [_bars(certificate), _knobs(certificate)]
-    found = certificate.findings or ("Nothing was found wrong.",)
-    numbered = tuple((str(i), text) for i, text in enumerate(found, 1))
-    panels.append(Words("findings", "Findings", "", (), numbered))
     text = (
         f"How optimal the flow is, measured from outside on {certificate.n:,} rows in "
         f"{certificate.space}; each proved line holds with {certificate.confidence:.0%} confidence."
@@ -50,19 +52,10 @@ def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
 def _lines(certificate: Certificate) -> Words:
     header = ("what", "value", "interval", "label", "meaning")
     rows = tuple(
-        (x.name, number(x.value), _interval(x.interval), x.label, f"{x.explanation} [{x.unit}]")
+        (x.name, number(x.value), interval_text(x.interval), x.label, f"{x.explanation} [{x.unit}]")
         for x in certificate.lines
     )
     return Words("lines", "All lines", "", header, rows)
-
-
-def _interval(ends: tuple[float | None, float | None] | None) -> str:
-    if ends is None:
-        return ""
-    low, high = ends
-    if high is None:
-        return f">= {number(low)}"
-    return f"<= {number(high)}" if low is None else f"{number(low)} .. {number(high)}"
 
 
 def _bars(certificate: Certificate) -> Bars:

@@ -9,6 +9,8 @@ import numpy as np
 import otflow
 from otflow.certificates import Certificate
 from otflow.certificates.budget import trainable_parameters
+from otflow.certificates.summarise import LEAST_ROWS
+from otflow.certificates.summary import Summary
 from otflow.data.tabular import check_data
 from otflow.flow.normalisation import told
 from otflow.report.carried import Carried, carry
@@ -19,7 +21,7 @@ from otflow.support.html import number
 from otflow.targets import StandardNormal
 
 _COSTS = {
-    "transport": ("Transport", "squared units", "What moving the rows costs: E int 1/2 |v|^2 dt."),
+    "transport": ("Transport", "squared units", "What moving the rows costs: E ∫ ½ |v|² dt."),
     "nll": ("Negative log-density", "nats", "How badly the density fits: lower is better."),
     "straightness": (
         "Straightness",
@@ -72,7 +74,7 @@ def model_document(
     if image is not None and image[0] * image[1] != d:
         raise ValueError(f"image: expected height * width = {d}; got {image[0]} x {image[1]}.")
     sections = [_training_section(model, versions), _loss_section(model)]
-    shown = ""
+    shown, verdict = "", ""
     if model.n_conditions_:
         if X is not None:
             raise ValueError(
@@ -82,6 +84,10 @@ def model_document(
     else:
         rows = carry(model, None if X is None else check_data(model, X), seed)
         shown = _shown(rows, data_name)
+        if X is not None and len(rows.x) >= LEAST_ROWS:
+            summary = model.summary(X, random_state=seed)
+            sections.insert(0, _summary_section(summary))
+            verdict = f"{summary.verdict} "
         sections += [
             _row_section(model, rows, data_name),
             *sample_section(model, rows, data_name, image),
@@ -91,10 +97,20 @@ def model_document(
         sections.append(certificate_section(certificate, truth))
     return Document(
         f"OT-Flow report: {name}",
-        f"A flow in {d} dimension{'s' if d > 1 else ''}, alpha = {model.used('alpha'):g}. {shown}",
+        f"{verdict}A flow in {d} dimension{'s' if d > 1 else ''}, "
+        f"alpha = {model.used('alpha'):g}. {shown}",
         tuple(sections),
         f"Made by otflow {otflow.__version__}; seed {seed}.",
     )
+
+
+def _summary_section(summary: Summary) -> Section:
+    """Is the fit good? As `OTFlow.summary` says it."""
+    panels: list[Panel] = [Words("summary", "", "", (), tuple(summary.rows))]
+    if summary.findings:
+        told = tuple((str(i), f"{text}.") for i, text in enumerate(summary.findings, 1))
+        panels.insert(0, Words("summary-findings", "", "", (), told))
+    return Section("Is the fit good?", summary.verdict, tuple(panels))
 
 
 def _shown(rows: Carried, data_name: str) -> str:
@@ -231,7 +247,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
         (
             "Straightness",
-            f"{number(rows.straightness.mean())} squared units, {share:.2%} of E|T(x)-x|^2; 0 on "
+            f"{number(rows.straightness.mean())} squared units, {share:.2%} of E|T(x) − x|²; 0 on "
             "straight paths",
         ),
         (

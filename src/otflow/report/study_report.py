@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -109,7 +110,7 @@ def _panel(series: Series, x_name: str) -> Curves:
     curves.append(Curve("measured", x, np.array(series.mean), "data", "points", error))
     caption = "Points: means over replicates with 95 % intervals."
     if series.expected is not None:
-        caption += f" The theory promises the slope {series.expected:g}."
+        caption += f" The theory's slope, in the limit, is {series.expected:g}."
     logarithmic = series.expected is not None
     if logarithmic and not any(np.any(curve.y > 0) for curve in curves):
         logarithmic = False
@@ -129,9 +130,23 @@ def _numbers(result: StudyResult) -> Section:
     if result.failed:
         header = ("cell", "error")
         panels.append(Words("failed", "Failed cells", "", header, tuple(result.failed)))
-    settings = tuple((k.replace("_", " "), str(v)) for k, v in result.settings.items())
+    settings = tuple((k.replace("_", " "), in_words(v)) for k, v in result.settings.items())
     panels.append(Words("settings", "Settings", "", (), settings))
-    return Section("Numbers and settings", "", tuple(panels))
+    text = "A cell is one flow or one measurement: one value of what is varied, with one seed."
+    return Section("Numbers and settings", text, tuple(panels))
+
+
+def in_words(value: Any) -> str:
+    """A setting as people write it: no brackets, quotes, None or True."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "; ".join(f"{str(k).replace('_', ' ')} {in_words(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(in_words, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def draw_study(result: StudyResult, path: str | Path) -> None:

@@ -37,6 +37,22 @@ class Advice:
     n: int
     reasoning: str
 
+    def __str__(self) -> str:
+        """The answer in two sentences."""
+        if math.isnan(self.alpha):
+            return (
+                f"These {self.n:,} rows do not say which alpha is best: the bias could not be told "
+                "from 0. For a density take alpha = 1000, for a map the default of 30."
+            )
+        low, high = self.interval
+        known = f" [{low:.2g}, {high:.2g}]" if math.isfinite(low + high) else ""
+        return (
+            f"For a transport map from these {self.n:,} rows take alpha = {self.alpha:.2g}{known}: "
+            "less leaves the ends further from the target than the rows could bring them, more "
+            "fits their noise. For a density take as much or more, up to 1000: its nll is what "
+            "alpha weighs, and early stopping on held-out rows keeps the noise out."
+        )
+
 
 def advise_alpha(
     X: Float[np.ndarray, "n d"], width: int = 16, max_iter: int = 1000, seed: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from otflow.studies.cell import Cell
-from otflow.studies.rates import Rate, fit_rate, verdict_slope
+from otflow.studies.rates import Rate, fit_rate, slope_claim, verdict_slope
 from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
@@ -184,6 +184,7 @@ def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
     statements, series = [], []
     for name, claim, expected, tolerance in _SLOPES:
         kept, note = _usable(grouped, name)
+        claim = slope_claim(claim, expected, tolerance)
         exact = [_exact_value(name, alpha, g) for alpha, g in grouped.items()]
         drawn = make_series(name, grouped, name, exact)
         if len(kept) < 3:
@@ -192,7 +193,7 @@ def _rates(grouped: dict[float, Group]) -> tuple[list[Statement], list[Series]]:
         else:
             rate = _fit(kept, name)
             slope = _exact_slope(kept, name)
-            told = "" if slope is None else f" (exact values over the same alphas: {slope:.3f})"
+            told = "" if slope is None else f"; {_against_exact(rate, slope)}"
             text = rate.text + told + note
             statements.append(Statement(claim, verdict_slope(rate, expected, tolerance), text))
             drawn = dataclasses.replace(
@@ -254,6 +255,14 @@ def _exact_slope(grouped: dict[float, Group], name: str) -> float | None:
     return float(np.polyfit(np.log(list(grouped)), np.log(exact), 1)[0])
 
 
+def _against_exact(rate: Rate, slope: float) -> str:
+    """The slope of the exact values, which is the expected one only as alpha grows."""
+    low, high = rate.interval
+    where = "inside" if low <= slope <= high else "outside"
+    known = f", {where} this interval" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"the exact values over the same alphas have slope {slope:.3f}{known}"
+
+
 def _recovery(cells: Sequence[Cell]) -> list[Statement]:
     """J of the optimal transport map is 1/2 W2^2 for every alpha, so its KL is 0."""
     found = [c for c in cells if c.id == "recovery" and c.status == "done"]
@@ -263,6 +272,6 @@ def _recovery(cells: Sequence[Cell]) -> list[Statement]:
     limit = v["half_w2_squared"]
     mean = v["transport"] + alpha * v["kl"]
     error = math.hypot(v["transport_se"], alpha * v["kl_se"])
-    claim = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha"
+    claim = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha, to within 1 %"
     evidence = f"J = {mean:.5f} +- {1.96 * error:.1e} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
     return [Statement(claim, verdict_equal(mean, error, limit, _RECOVERY * limit), evidence)]

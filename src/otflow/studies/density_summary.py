@@ -65,9 +65,10 @@ def _one(grouped: dict[float, Group]) -> Statement:
     steps, value, error = max(found, key=lambda cell: abs(cell[1] - 1))
     text = (
         f"of {len(found)} densities the farthest from 1 is {value:.6g} +- {Z * error:.1g}, "
-        f"after {steps:g} steps; to within {_TOLERANCE:g}"
+        f"after {steps:g} steps"
     )
-    return Statement("the density integrates to one, on its way too", verdict, text)
+    claim = f"the density integrates to one, on its way too, to within {_TOLERANCE:g}"
+    return Statement(claim, verdict, text)
 
 
 def _below_the_truth(grouped: dict[float, Group]) -> Statement:

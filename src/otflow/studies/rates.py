@@ -138,6 +138,11 @@ def fit_rate(
     return Rate(slope, interval, intercept, k, n_unusable, text)
 
 
+def slope_claim(claim: str, expected: float, tolerance: float) -> str:
+    """A claim that says what `verdict_slope` decides: the slope it stands for, and to what."""
+    return f"{claim} (slope {expected:g} to within {tolerance:g})"
+
+
 def verdict_slope(rate: Rate, expected: float, tolerance: float) -> Verdict:
     """Whether the slope is expected +- tolerance, decided by its whole interval.
 

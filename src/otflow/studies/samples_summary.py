@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from otflow.studies.cell import Cell
-from otflow.studies.rates import fit_rate, verdict_slope
+from otflow.studies.rates import fit_rate, slope_claim, verdict_slope
 from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
@@ -100,6 +100,7 @@ def _statements(
         ("J(theta*) - J_N(theta_N) ~ 1/N", fitted, "loss_gap", -1.0, 0.2, fitted_note),
         ("J(theta_N) - J(theta*) ~ 1/N", valid, "population_gap", -1.0, 0.2, note),
     ):
+        claim = slope_claim(claim, slope, tolerance)
         exact = expected if name == "loss_gap" else None
         drawn = make_series(name, part, name, exact)
         if len(part) < 2:
@@ -138,7 +139,7 @@ def _ordering(grouped: dict[float, Group], valid: dict[float, Group], note: str)
 
 
 def _largest(valid: dict[float, Group], alpha: float, p_eff: float) -> Statement:
-    claim = "both gaps are alpha p_eff / (2N) to first order"
+    claim = "both gaps are alpha p_eff / (2N) to first order, to within 20 %"
     if not valid:
         return Statement(claim, NOT_RESOLVED, "no N at which every theta_N is invertible")
     n, group = list(valid.items())[-1]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from otflow.studies.cell import Cell
-from otflow.studies.rates import fit_rate, verdict_slope
+from otflow.studies.rates import fit_rate, slope_claim, verdict_slope
 from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
@@ -45,7 +45,7 @@ def summarise_steps(
     rows += [_conforming_row(k, group) for k, group in conforming.items()]
     statements, series = [], []
     if len(rk4) > 1:
-        claim = "rk4: the error of the nll falls like n_steps^-4"
+        claim = slope_claim("rk4: the error of the nll falls like n_steps^-4", -4.0, 0.2)
         rate = fit_rate(list(rk4), replicates(rk4, "nll_error"))
         statements.append(Statement(claim, verdict_slope(rate, -4.0, 0.2), rate.text))
         drawn = make_series("nll_error", rk4, "nll_error")

@@ -1,5 +1,6 @@
 """Training on all devices: a shard of the rows on each, many optimiser steps in one call."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from otflow.schemes.base import AbstractScheme
 from otflow.support.compiling import hot_jit
 from otflow.targets import AbstractTarget
 from otflow.training.step import ValidCosts, batch_gradient, guarded_update, valid_costs
+
+_PROGRAMS = 16  # kept, with their compiled code
 
 
 class StepLog(eqx.Module):
@@ -73,22 +76,10 @@ def _sharded_costs(shared: tuple, sharded: ShardedRows) -> ValidCosts:
     return on_shards(local, sharded.mesh, shared, (sharded.rows, sharded.share), (0, 0))
 
 
-def make_block(
-    scheme: AbstractScheme,
-    target: AbstractTarget,
-    optimiser: optax.GradientTransformation,
-    alpha: float,
-    beta: float,
-) -> Callable[..., tuple[Any, Any, StepLog]]:
-    """A compiled function that takes as many optimiser steps as it is given batches.
-
-    It maps (params, static, optimiser state, batches, number of the first step) to (params,
-    optimiser state, StepLog on the host). The batches are rows on the host, arrays (steps, batch,
-    ...); with `part` this process's part of them. Every device takes a shard of each batch, and
-    gradients are summed over them. `towards` is a target of the same form to aim at instead, for
-    one call. A step whose objective or gradient is not finite changes nothing and is flagged. Fewer
-    batches than in an earlier call run in its program.
-    """
+def _make_program(
+    scheme: AbstractScheme, optimiser: optax.GradientTransformation, alpha: float, beta: float
+) -> Callable[..., Any]:
+    """A jitted function of several steps, see `make_block`."""
 
     def local(
         params: Any,
@@ -139,6 +130,34 @@ def make_block(
         rows = (batches.rows, batches.share, around.rows, around.share)
         return on_shards(local, batches.mesh, shared, rows, (1, 0, 1, 0))
 
+    return compiled
+
+
+# a fit like an earlier one compiles nothing
+_kept_program = functools.lru_cache(_PROGRAMS, typed=True)(_make_program)
+
+
+def make_block(
+    scheme: AbstractScheme,
+    target: AbstractTarget,
+    optimiser: optax.GradientTransformation,
+    alpha: float,
+    beta: float,
+) -> Callable[..., tuple[Any, Any, StepLog]]:
+    """A compiled function that takes as many optimiser steps as it is given batches.
+
+    It maps (params, static, optimiser state, batches, number of the first step) to (params,
+    optimiser state, StepLog on the host). The batches are rows on the host, arrays (steps, batch,
+    ...); with `part` this process's part of them. Every device takes a shard of each batch, and
+    gradients are summed over them. `towards` is a target of the same form to aim at instead, for
+    one call. A step whose objective or gradient is not finite changes nothing and is flagged. Fewer
+    batches than in an earlier call run in its program. Programs are kept for the process: the same
+    scheme, optimiser and weights have one for all fits of a shape.
+    """
+    try:
+        compiled = _kept_program(scheme, optimiser, alpha, beta)
+    except TypeError:  # a scheme that holds arrays has no hash
+        compiled = _make_program(scheme, optimiser, alpha, beta)
     most = 0
 
     def block(

@@ -1,5 +1,7 @@
 """First-order training: blocks of compiled steps, validated, refined where time is too coarse."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +96,19 @@ def make_optimiser(
     return optax.chain(clip, optax.scale_by_adam(), decay, rate)
 
 
+@functools.lru_cache(32)
+def _kept_optimiser(config: TrainingConfig) -> optax.GradientTransformation:
+    """One object for equal configurations, by which `make_block` knows its programs again."""
+    return make_optimiser(config, learning_rate_schedule(config))
+
+
+def _like(config: TrainingConfig) -> TrainingConfig:
+    """The configuration without what the optimiser does not depend on."""
+    plain = TrainingConfig()
+    names = ("max_iter", "learning_rate", "weight_decay", "clip_norm")
+    return dataclasses.replace(plain, **{name: getattr(config, name) for name in names})
+
+
 def _directions(params: Any) -> Any:
     """True where parameters are directions of ridges or terms."""
 
@@ -126,7 +141,7 @@ class _FirstOrder(AbstractPhase):
         self._validation = ShardedRows.of(x_val)
         self._error_rows = x_val.take(slice(_ERROR_ROWS))
         self._schedule = learning_rate_schedule(config)
-        self._optimiser = make_optimiser(config, self._schedule)
+        self._optimiser = _kept_optimiser(_like(config))
         params, self._static = split_trainable(potential)
         self._reached = self._good = (params, self._optimiser.init(params))
         self._blocks: dict[AbstractScheme, Callable[..., Any]] = {}
