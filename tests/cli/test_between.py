@@ -103,6 +103,10 @@ def test_cells(here, monkeypatch, tmp_path):
     found = module.read_h5ad(tmp_path / "m.h5ad").obsm["X_pca_at_1"]
     assert np.isfinite(found[:40]).all()
     assert np.isnan(found[40:]).all()
+    run(tmp_path / "m.h5ad", "--out", tmp_path / "half.h5ad", *words, "--at", 0.5)
+    half = module.read_h5ad(tmp_path / "half.h5ad").obsm
+    whole = 0.5 * (half["X_pca"][:40] + found[:40])
+    np.testing.assert_allclose(half["X_pca_at_0.5_to_1"][:40], whole, rtol=1e-5)
     told = run(tmp_path / "m.h5ad", "--out", tmp_path / "n.h5ad", *words, code=2).stderr
     assert "key: expected one that obsm does not have" in told
 
@@ -115,6 +119,14 @@ BAD = {
     "cells and a table": (
         "d.h5ad y.csv --out m.h5ad --time day --from 0 --to 1",
         "SECOND: expected none with a .h5ad file",
+    ),
+    "cells to a table": (
+        "d.h5ad --out m.csv --time day --from 0 --to 1",
+        "--out: expected a .h5ad file, as FIRST is; got m.csv.",
+    ),
+    "nothing to carry": (
+        "x.csv y.csv --out m.csv --condition a,b",
+        "--condition: expected to leave columns to carry; got a,b.",
     ),
     "no time": ("d.h5ad --out m.h5ad", "--time: expected one with a .h5ad file; got none."),
     "a condition": ("x.csv y.csv --out m.csv --condition c", "c"),
