@@ -34,6 +34,7 @@ cells = anndata.AnnData(
     obsm={"X_pca": np.concatenate([stem, branches])},
 )
 
+anndata.settings.allow_write_nullable_strings = True  # the texts of pandas 3
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "cells.h5ad"
     cells.write_h5ad(path)

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from otflow import Between
 from otflow.cli.app import app
 from otflow.data.tables import Table, read_table, write_table
-from tests.fake_anndata import anndata_module, cells
+from otflow.estimator.cells import read_cells, write_cells
+from tests.cells import cells
 from tests.fakes import forbid_training, no_plan, no_training
 from tests.report.documents import CERTIFICATE
 
@@ -95,14 +96,17 @@ def test_a_certificate_of_rows_held_out(here, monkeypatch):
     assert f"transport in [{CERTIFICATE.lower:.4g}, {CERTIFICATE.upper:.4g}] (95%)" in told
 
 
-def test_cells(here, monkeypatch, tmp_path):
-    module = anndata_module(monkeypatch)
-    cells(module).write_h5ad(tmp_path / "d.h5ad")
+def test_cells(here, tmp_path):
+    write_cells(tmp_path / "d.h5ad", cells())
     words = ["--time", "day", "--from", "0", "--to", "1", "--obsm", "X_pca"]
     run(tmp_path / "d.h5ad", "--out", tmp_path / "m.h5ad", *words)
-    found = module.read_h5ad(tmp_path / "m.h5ad").obsm["X_pca_at_1"]
+    found = read_cells(tmp_path / "m.h5ad").obsm["X_pca_at_1"]
     assert np.isfinite(found[:40]).all()
     assert np.isnan(found[40:]).all()
+    run(tmp_path / "m.h5ad", "--out", tmp_path / "half.h5ad", *words, "--at", 0.5)
+    half = read_cells(tmp_path / "half.h5ad").obsm
+    whole = 0.5 * (half["X_pca"][:40] + found[:40])
+    np.testing.assert_allclose(half["X_pca_at_0.5_to_1"][:40], whole, rtol=1e-5)
     told = run(tmp_path / "m.h5ad", "--out", tmp_path / "n.h5ad", *words, code=2).stderr
     assert "key: expected one that obsm does not have" in told
 
@@ -115,6 +119,14 @@ BAD = {
     "cells and a table": (
         "d.h5ad y.csv --out m.h5ad --time day --from 0 --to 1",
         "SECOND: expected none with a .h5ad file",
+    ),
+    "cells to a table": (
+        "d.h5ad --out m.csv --time day --from 0 --to 1",
+        "--out: expected a .h5ad file, as FIRST is; got m.csv.",
+    ),
+    "nothing to carry": (
+        "x.csv y.csv --out m.csv --condition a,b",
+        "--condition: expected to leave columns to carry; got a,b.",
     ),
     "no time": ("d.h5ad --out m.h5ad", "--time: expected one with a .h5ad file; got none."),
     "a condition": ("x.csv y.csv --out m.csv --condition c", "c"),

@@ -11,7 +11,6 @@ import jax
 import pytest
 
 from otflow.studies import advice, alpha
-from tests.fake_anndata import anndata_module
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,7 +45,6 @@ def run_blocks(page, folder, monkeypatch):
     """Every block in order, in `folder`; JAX's settings are then what they were."""
     before = {name: getattr(jax.config, name) for name in _SETTINGS}
     monkeypatch.chdir(folder)
-    anndata_module(monkeypatch)
     namespace: dict = {}
     try:
         for block in blocks(page):

@@ -4,21 +4,20 @@ import numpy as np
 import pytest
 
 from otflow.estimator.cells import cells_at, read_cells, transport_cells, write_cells
-from tests.fake_anndata import anndata_module, cells
+from tests.cells import cells
 from tests.fakes import no_training
 
 QUICK = {"max_components": 1, "n_steps": 1, "width": 4, "plan_iter": 0}
 
 
-@pytest.fixture
-def module(monkeypatch):
+@pytest.fixture(autouse=True)
+def untrained(monkeypatch):
     no_training(monkeypatch)
-    return anndata_module(monkeypatch)
 
 
 @pytest.mark.parametrize(("kind", "times"), [("number", (0, 1)), ("text", ("early", "late"))])
-def test_the_cells_of_one_time_are_carried(module, kind, times):
-    adata = cells(module, kind)
+def test_the_cells_of_one_time_are_carried(kind, times):
+    adata = cells(kind)
     between = transport_cells(adata, "day", *times, obsm="X_pca", **QUICK)
     found = adata.obsm[f"X_pca_at_{times[1]}"]
     x = np.asarray(adata.obsm["X_pca"])
@@ -27,18 +26,18 @@ def test_the_cells_of_one_time_are_carried(module, kind, times):
     assert np.abs(found[:40].mean(axis=0) - x[40:80].mean(axis=0)).max() < 0.3
 
 
-def test_genes_go_to_a_layer(module):
+def test_genes_go_to_a_layer():
     from scipy import sparse
 
-    adata = cells(module)
+    adata = cells()
     adata.X = sparse.csr_matrix(adata.X)
     transport_cells(adata, "day", "0", 1.0, key="moved", **QUICK)
     assert np.isfinite(adata.layers["moved"][:40]).all()
     assert list(adata.obsm) == ["X_pca"]
 
 
-def test_files(module, tmp_path):
-    adata = cells(module)
+def test_files(tmp_path):
+    adata = cells()
     transport_cells(adata, "day", 0, 1, obsm="X_pca", **QUICK)
     write_cells(tmp_path / "m.h5ad", adata)
     again = read_cells(tmp_path / "m.h5ad")
@@ -51,11 +50,8 @@ def test_files(module, tmp_path):
         read_cells(tmp_path / "none.h5ad")
 
 
-def test_the_real_format(tmp_path, monkeypatch):
-    """Where anndata is installed: categories, float32 and a file of its own."""
-    module = pytest.importorskip("anndata")
-    no_training(monkeypatch)
-    adata = cells(module, "text")
+def test_categories_and_float32(tmp_path):
+    adata = cells("text")
     adata.obs["day"] = adata.obs["day"].astype("category")
     adata.obsm["X_pca"] = adata.obsm["X_pca"].astype("float32")
     write_cells(tmp_path / "m.h5ad", adata)
@@ -76,15 +72,15 @@ BAD = {
 
 
 @pytest.mark.parametrize(("given", "options", "message"), BAD.values(), ids=BAD)
-def test_bad_arguments(module, given, options, message):
-    adata = cells(module)
+def test_bad_arguments(given, options, message):
+    adata = cells()
     with pytest.raises(ValueError, match=message):
         transport_cells(adata, *given, **{"obsm": "X_pca"} | options)
     assert list(adata.obsm) == ["X_pca"]
 
 
-def test_cells_without_numbers(module):
-    adata = cells(module)
+def test_cells_without_numbers():
+    adata = cells()
     adata.obsm["X_pca"][3] = np.nan
     with pytest.raises(ValueError, match=r"^X_pca: expected finite numbers"):
         transport_cells(adata, "day", 0, 1, obsm="X_pca")

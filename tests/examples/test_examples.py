@@ -7,11 +7,10 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from tests.fake_anndata import anndata_module
-
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
-LONG = {"sample_limit", "alpha_limit", "digits", "growth"}  # their own tests are shorter
+# other tests and pages are shorter
+LONG = {"sample_limit", "alpha_limit", "cells", "digits", "growth"}
 NEEDS_DATA = {"gas_turbine", "single_cell"}  # from elsewhere, see their first lines
 
 
@@ -32,8 +31,6 @@ def no_display(monkeypatch):
     ],
 )
 def test_draws(script, tmp_path, monkeypatch):
-    if script.stem == "cells":
-        anndata_module(monkeypatch)
     picture = tmp_path / "picture.png"
     monkeypatch.setattr(sys, "argv", [script.name, "--quick", "--out", str(picture)])
     runpy.run_path(str(script), run_name="__main__")

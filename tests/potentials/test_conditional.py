@@ -15,6 +15,7 @@ from otflow.potentials import (
     ResNetPotential,
     SumPotential,
 )
+from otflow.support.precision import precision
 from tests.helpers import random_resnet, resnet_by_the_book
 
 D, K, N = 3, 2, 4
@@ -238,3 +239,19 @@ BAD = {
 def test_arrays_of_the_wrong_shape_are_rejected(name, make):
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         make()
+
+
+def test_a_target_whose_mean_moves_is_met_under_every_condition():
+    """The closed form at each c is that of the unconditional problem with that c's means."""
+    rng = np.random.default_rng(3)
+    mean, end = rng.standard_normal((2, 2))
+    W, gain = rng.standard_normal((2, 2, 3))
+    cov, end_cov = np.array([[2.0, 0.3], [0.3, 0.5]]), np.array([[0.4, -0.1], [-0.1, 1.5]])
+    with precision("float64"):
+        found = ConditionalGaussian.solve(mean, W, cov, 7.0, end, end_cov, gain)
+        x = rng.standard_normal((5, 2))
+        for c in rng.standard_normal((3, 3)):
+            one = GaussianBase.solve(mean + W @ c, cov, 7.0, end + gain @ c, end_cov)
+            for t in (0.0, 0.6):
+                given = found.given(c)
+                np.testing.assert_allclose(given.gradient(x, t), one.gradient(x, t), rtol=1e-10)

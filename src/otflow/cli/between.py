@@ -63,6 +63,8 @@ def between(
     settings |= {"max_components": max_components}
     inputs = {"FIRST": first, "SECOND": second}
     cells = first.suffix.lower() == _CELLS
+    if cells and out.suffix.lower() != _CELLS:
+        raise ValueError(f"--out: expected a {_CELLS} file, as FIRST is; got {out}.")
     if cells:
         check_writable(out)
     else:
@@ -75,7 +77,7 @@ def between(
     if cells:
         where = f"with a {_CELLS} file"
         _refuse(where, {"SECOND": second, "--columns": columns, "--condition": condition})
-        source = _of_cells(first, obsm, *_needed(where, times))
+        source = _of_cells(first, obsm, at, *_needed(where, times))
     else:
         _refuse("with tables", times | {"--obsm": obsm})
         source = _of_tables(first, columns, condition, *_needed("with tables", {"SECOND": second}))
@@ -133,6 +135,8 @@ def _of_tables(first: Path, columns: str | None, condition: str | None, second: 
         tables = [table.select(order) for table in tables]
     check_names("SECOND", tables[1], tables[0].columns)
     d = tables[0].values.shape[1] - len(given)
+    if not d:
+        raise ValueError(f"--condition: expected to leave columns to carry; got {condition}.")
     names = tables[0].columns or tuple(f"x{j}" for j in range(d))
     (x, c_x), (y, c_y) = ((t.values[:, :d], t.values[:, d:] if given else None) for t in tables)
 
@@ -143,7 +147,7 @@ def _of_tables(first: Path, columns: str | None, condition: str | None, second: 
     return _Source(x, y, write, c_x, c_y)
 
 
-def _of_cells(path: Path, obsm: str | None, time: str, start: str, end: str) -> _Source:
+def _of_cells(path: Path, obsm: str | None, at: float, time: str, start: str, end: str) -> _Source:
     """Two times of an AnnData file."""
     from otflow.estimator import cells
 
@@ -152,7 +156,10 @@ def _of_cells(path: Path, obsm: str | None, time: str, start: str, end: str) -> 
         cells.cells_at(adata, time, start, "from"),
         cells.cells_at(adata, time, end, "to"),
     )
-    rows, key = cells.representation(adata, obsm), cells.free_key(adata, obsm, end, None)
+    rows, key = (
+        cells.representation(adata, obsm),
+        cells.free_key(adata, obsm, end if at == 1 else f"{at:g}_to_{end}", None),
+    )
 
     def write(out: Path, carried: Float[np.ndarray, "n d"]) -> None:
         cells.place(adata, obsm, key, first, carried)

@@ -73,8 +73,9 @@ def read_cells(path: Path) -> Any:
 
 
 def write_cells(path: Path, adata: Any) -> None:
-    """Write an .h5ad file, atomically."""
-    with atomic_path(path) as temporary:
+    """Write an .h5ad file, atomically; the texts of pandas 3 too."""
+    settings = require("anndata", "anndata").settings
+    with atomic_path(path) as temporary, settings.override(allow_write_nullable_strings=True):
         adata.write_h5ad(temporary)
 
 
