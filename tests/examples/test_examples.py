@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
-LONG = {"sample_limit", "alpha_limit", "digits"}  # the studies' and the demo's tests are shorter
+LONG = {
+    "sample_limit",
+    "alpha_limit",
+    "digits",
+    "jko",
+}  # the studies' and the demo's tests are shorter
 NEEDS_DATA = {"gas_turbine", "single_cell"}  # from elsewhere, see their first lines
 
 
