@@ -44,7 +44,7 @@ class OTFlowChain(OTFlow):
             block; beta is 0 by default.
 
     Attributes:
-        blocks_: what each block came to, see `otflow.estimator.Block`.
+        blocks_: what each block came to, see `otflow.estimator.blocks.Block`.
         history_: that of all blocks, one after the other, with steps and seconds added up and the
             nll of the whole chain; transport and straightness are those of the `block` in training
             (0: all together).
