@@ -246,7 +246,7 @@ def test_certificates_of_a_block_and_of_the_whole(model, monkeypatch):
     """Each has its own law, flow and penalty."""
     asked = []
     monkeypatch.setattr(
-        "otflow.estimator.chain.certify", lambda flow, rows, **o: asked.append((flow, rows, o))
+        "otflow.certificates.certify", lambda flow, rows, **o: asked.append((flow, rows, o))
     )
     model.certify_block(2, HELD, seconds=1.0)
     ((flow, rows, options),) = asked
