@@ -236,7 +236,7 @@ class TestBlocks:
         monkeypatch.setattr(otflow.estimator.fitting, "train", reporting)
         told = run(self.TINY).stdout
         options = tomllib.loads(told)
-        assert (options["blocks"], options["max_iter"], options["joint_iter"]) == ("2", 500, 0)
+        assert (options["blocks"], options["max_iter"], options["joint_iter"]) == (2, 500, 0)
         assert not {"alpha", "scheme", "depth", "natural_iter"} & set(options)
         (folder / "again.toml").write_text(told)
         assert run("fit --config again.toml").stdout == told

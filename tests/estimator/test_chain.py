@@ -193,7 +193,7 @@ class Killed(BaseException):
     """What a kill looks like from within: nobody catches it."""
 
 
-@pytest.mark.parametrize("block", [1, 2, 0])
+@pytest.mark.parametrize("block", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 0))])
 def test_a_killed_run_goes_on_bit_for_bit(model, block, tmp_path):
     """After a kill in any block, and in the steps of all together."""
     file = tmp_path / "run"
@@ -222,6 +222,7 @@ def test_a_block_left_by_another_run_is_found_before_the_first_is_trained(tmp_pa
         OTFlowChain(**TINY).fit(X, checkpoint=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_interrupted_chain_keeps_its_blocks(monkeypatch):
     def interrupt(row):
         if row["block"] == 2 and row["iteration"] > 25:
@@ -245,7 +246,7 @@ def test_certificates_of_a_block_and_of_the_whole(model, monkeypatch):
     """Each has its own law, flow and penalty."""
     asked = []
     monkeypatch.setattr(
-        "otflow.estimator.chain.certify", lambda flow, rows, **o: asked.append((flow, rows, o))
+        "otflow.certificates.certify", lambda flow, rows, **o: asked.append((flow, rows, o))
     )
     model.certify_block(2, HELD, seconds=1.0)
     ((flow, rows, options),) = asked

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import validation
 
-from otflow.certificates import Certificate, certify
+import otflow
 from otflow.data.shards import ShardedTable
 from otflow.estimator.blocks import Block, ChainPlan, strength
 from otflow.estimator.chaining import fit_chain
@@ -44,7 +44,7 @@ class OTFlowChain(OTFlow):
             block; beta is 0 by default.
 
     Attributes:
-        blocks_: what each block came to, see `otflow.estimator.Block`.
+        blocks_: what each block came to, see `otflow.estimator.blocks.Block`.
         history_: that of all blocks, one after the other, with steps and seconds added up and the
             nll of the whole chain; transport and straightness are those of the `block` in training
             (0: all together).
@@ -152,7 +152,7 @@ class OTFlowChain(OTFlow):
             raise ValueError(f"number: expected a block from 1 to {N}; got {stop}.")
         return Flow(StageChain(potential.blocks[first:stop]), self.flow_.target)
 
-    def certify_block(self, number: int, X: Any, **options: Any) -> Certificate:
+    def certify_block(self, number: int, X: Any, **options: Any) -> Any:
         """How optimal one block is, as the transport from the law before it to that after it.
 
         Args:
@@ -160,6 +160,9 @@ class OTFlowChain(OTFlow):
             X: (n, d) rows the chain was not trained on, in the data's own units; the blocks before
                 carry them to this one.
             options: of `otflow.certificates.certify`; alpha is the block's tau.
+
+        Returns:
+            A `Certificate`.
 
         Raises:
             As `block` and `certify`.
@@ -171,4 +174,4 @@ class OTFlowChain(OTFlow):
             z = np.asarray(self._stages(0, number - 1).forward(z), np.float64)
         space = f"the law before block {number}, in the space the chain was trained in"
         own: dict[str, Any] = {"alpha": self.blocks_[number - 1].tau, "space": space}
-        return certify(flow, z, **own | options)
+        return otflow.certificates.certify(flow, z, **own | options)
