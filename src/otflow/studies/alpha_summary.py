@@ -15,6 +15,7 @@ from otflow.studies.result import (
     Group,
     Series,
     StudyResult,
+    above_minimum,
     failures,
     groups,
     make_series,
@@ -120,23 +121,17 @@ def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
     statements.insert(2, _monotone("J increases with alpha", grouped, "objective", +1))
     parts = list(grouped.values())
     invalid = sum(g.values("invalid").sum() for g in parts)
-    for claim, name in (
-        ("J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport", "value_gap"),
-        ("J >= J*_alpha", "gap"),
-    ):
-        slack, errors = [g.mean(name) for g in parts], [g.error(name) for g in parts]
-        verdict, text = verdict_at_least(slack, errors), _worst(grouped, slack, errors)
-        if invalid > 0:
-            verdict = NOT_RESOLVED
-            text = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
-        statements.append(Statement(claim, verdict, text))
-    return statements
-
-
-def _worst(grouped: dict[float, Group], slack: list[float], errors: list[float]) -> str:
+    claim = "J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport"
+    slack, errors = [g.mean("value_gap") for g in parts], [g.error("value_gap") for g in parts]
     i = int(np.argmin(slack))
     where = f"alpha = {list(grouped)[i]:g}"
-    return f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at {where}"
+    text = f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at {where}"
+    verdict = verdict_at_least(slack, errors)
+    if invalid > 0:
+        verdict = NOT_RESOLVED
+        text = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
+    statements.append(Statement(claim, verdict, text))
+    return [*statements, above_minimum("J >= J*_alpha", grouped, "alpha")]
 
 
 def _monotone(claim: str, grouped: dict[float, Group], name: str, sign: int) -> Statement:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from otflow.studies.cell import Cell
-from otflow.studies.verdicts import Statement, Verdict
+from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
 from otflow.support.html import table
 from otflow.support.jsontext import plain
 
@@ -97,6 +97,27 @@ def with_gap(cell: Cell) -> Cell:
     if "gap" not in v and "exact_objective" in v:
         v["gap"], v["gap_se"] = v["objective"] - v["exact_objective"], v["objective_se"]
     return dataclasses.replace(cell, values=v)
+
+
+def above_minimum(claim: str, grouped: "dict[float, Group]", varied: str) -> Statement:
+    """J >= J*_alpha of every trained flow by itself.
+
+    The claim is of each flow, not of their mean, so a gap has the Monte Carlo error of its
+    measurement only, however far seeds lie apart.
+    """
+    invalid = sum(g.values("invalid").sum() for g in grouped.values())
+    if invalid > 0:
+        note = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
+        return Statement(claim, NOT_RESOLVED, note)
+    gaps = np.concatenate([g.values("gap") for g in grouped.values()])
+    errors = np.concatenate([g.values("gap_se") for g in grouped.values()])
+    where = np.repeat(list(grouped), [len(g.cells) for g in grouped.values()])
+    i = int(np.argmin(gaps / np.maximum(errors, 1e-300)))
+    text = (
+        f"least certain of {len(gaps)} flows: {gaps[i]:.2e} +- {Z * errors[i]:.1e} "
+        f"at {varied} = {where[i]:g}"
+    )
+    return Statement(claim, verdict_at_least(gaps, errors), text)
 
 
 class Group:

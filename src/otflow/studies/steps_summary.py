@@ -4,21 +4,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from otflow.studies.cell import Cell
 from otflow.studies.rates import fit_rate, slope_claim, verdict_slope
 from otflow.studies.result import (
-    NOT_RESOLVED,
     Group,
     StudyResult,
+    above_minimum,
     failures,
     groups,
     make_series,
     replicates,
     with_gap,
 )
-from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.studies.verdicts import Statement
 
 _COLUMNS = (
     "scheme",
@@ -53,7 +51,8 @@ def summarise_steps(
             dataclasses.replace(drawn, slope=rate.slope, intercept=rate.intercept, expected=-4.0)
         )
     if conforming:
-        statements += _conforming(conforming)
+        claim = "conforming: J >= J*_alpha at every number of steps"
+        statements.append(above_minimum(claim, conforming, "K"))
     return StudyResult(
         settings=settings,
         columns=_COLUMNS,
@@ -80,17 +79,3 @@ def _conforming_row(k: float, group: Group) -> dict[str, Any]:
     row["gap_percent"] = 100 * (row["objective"] / exact - 1)
     row["invalid"] = float(group.values("invalid").sum())
     return row
-
-
-def _conforming(grouped: dict[float, Group]) -> list[Statement]:
-    claim = "conforming: J >= J*_alpha at every number of steps"
-    gaps = [g.mean("gap") for g in grouped.values()]
-    errors = [g.error("gap") for g in grouped.values()]
-    i = int(np.argmin(np.array(gaps) / np.maximum(errors, 1e-300)))
-    text = f"least certain gap {gaps[i]:.2e} +- {1.96 * errors[i]:.1e} at K = {list(grouped)[i]:g}"
-    statements = [Statement(claim, verdict_at_least(gaps, errors), text)]
-    invalid = sum(g.values("invalid").sum() for g in grouped.values())
-    if invalid:
-        note = f"{invalid:g} points at which a flow is not invertible: J is infinite there"
-        statements[0] = Statement(claim, NOT_RESOLVED, note)
-    return statements
