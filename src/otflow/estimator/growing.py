@@ -16,7 +16,7 @@ from otflow.model.growingfile import GrowingModel, load_growing, save_growing
 from otflow.parallel.devices import use_all_cores
 from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.frames import check_names
-from otflow.support.precision import precision
+from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
 from otflow.training.growing import GrowthConfig, train_growth
 
@@ -174,7 +174,7 @@ def growing_between(
     with precision(dtype):
         delta = growth / float(scale.scale[0])
         flow = GrowingFlow.create(start, end, delta, *sizes, jax.random.key(seed), *masses)
-        found = train_growth(flow, config, verbose)
+        found = train_growth(cast(flow, dtype), config, verbose)
     if not found.finite:
         raise FloatingPointError(
             "the objective became non-finite: lower learning_rate "
