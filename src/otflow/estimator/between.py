@@ -170,15 +170,17 @@ def transport_between(
         )
     z = common.forward(Y)
     if growth is not None:
-        from otflow.estimator.growing import growing_between
+        from otflow.estimator.growing import Asked, growing_between
 
-        ends = ((density_x, common.forward(X)), (density, z))
+        asked = Asked.of(settings, growth, (mass_x, mass_y), seed)
+        given = {"density_x": (density_x, common.forward(X)), "density": (density, z)}
         start, end = (
-            _mixture(rows, max_components, seed) if d is None else _target(d, rows, common, names)
-            for d, rows in ends
+            _mixture(rows, max_components, seed)
+            if law is None
+            else _target(law, rows, common, names, name)
+            for name, (law, rows) in given.items()
         )
-        masses = (mass_x, mass_y)
-        return growing_between(common, names, start, end, growth, masses, seed, settings)
+        return growing_between(common, names, start, end, asked)
     if density is None:
         target: AbstractTarget = _mixture(z, max_components, seed)
     else:
@@ -257,18 +259,19 @@ def _target(
     z: Float[np.ndarray, "m d"],
     common: Standardizer,
     names: tuple[str, ...] | None,
+    name: str = "density",
 ) -> AbstractTarget:
     """The density of a fitted model of Y, in the common scale."""
     if not isinstance(density, OTFlow) or not hasattr(density, "flow_"):
-        raise TypeError(f"density: expected a fitted OTFlow; got {type(density).__name__}.")
+        raise TypeError(f"{name}: expected a fitted OTFlow; got {type(density).__name__}.")
     if density.flow_.dim != z.shape[1]:
-        raise ValueError(f"density: expected {z.shape[1]} columns; got {density.flow_.dim}.")
+        raise ValueError(f"{name}: expected {z.shape[1]} columns; got {density.flow_.dim}.")
     known = density.model_.columns
     if known is not None and names is not None and known != names:
         told = f"expected a model of {', '.join(names)}; got one of {', '.join(known)}"
-        raise ValueError(f"density: {told}.")
+        raise ValueError(f"{name}: {told}.")
     if not density.column_map_.is_identity:
-        raise ValueError("density: expected a model without bounds and rounding; got some.")
+        raise ValueError(f"{name}: expected a model without bounds and rounding; got some.")
     own = density.standardizer_
     return FlowTarget(
         flow=density.flow_,
