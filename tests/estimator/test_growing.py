@@ -87,7 +87,7 @@ def test_frames_are_matched_by_name(found, monkeypatch):
         ({"growth": None, "density_x": OTFlow()}, ValueError, r"^mass_x, mass_y, density_x"),
         ({"depth": 3}, ValueError, r"^settings: expected some of alpha.* got depth"),
         ({"n_steps": 0}, ValueError, r"^n_steps: expected an integer >= 1"),
-        ({"density_x": OTFlow()}, TypeError, r"^density: expected a fitted OTFlow"),
+        ({"density_x": OTFlow()}, TypeError, r"^density_x: expected a fitted OTFlow"),
     ],
 )
 def test_refused(change, error, message):

@@ -105,7 +105,7 @@ def transport_between(
             f"X: expected columns that vary; got constant column(s) {', '.join(constant)}."
         )
     if density_x is not None:
-        check_density(density_x, x.shape[1], 0, names)
+        check_density(density_x, x.shape[1], 0, names, "density_x")
 
     def end(density: OTFlow | None, z: Float[np.ndarray, "m d"]) -> AbstractTarget:
         if density is None:
@@ -113,11 +113,11 @@ def transport_between(
         return density_of(density, z, common)
 
     if growth is not None:
-        from otflow.estimator.growing import growing_between
+        from otflow.estimator.growing import Asked, growing_between
 
+        asked = Asked.of(settings, growth, (mass_x, mass_y), seed)
         ends = end(density_x, common.forward(x)), end(density, common.forward(y))
-        masses = (mass_x, mass_y)
-        return growing_between(common, names, *ends, growth, masses, seed, settings)
+        return growing_between(common, names, *ends, asked)
     first, second = DataRows(common.forward(x), None, c_x), DataRows(common.forward(y), None, c_y)
     if c_x is not None:
         model = _fit_given(first, second, common, density, options, seed)

@@ -86,7 +86,11 @@ def density_given(
 
 
 def check_density(
-    density: Any, dim: int, condition_dim: int, names: tuple[str, ...] | None
+    density: Any,
+    dim: int,
+    condition_dim: int,
+    names: tuple[str, ...] | None,
+    name: str = "density",
 ) -> None:
     """A fitted model of Y, of its columns and conditions, without bounds and rounding.
 
@@ -94,15 +98,15 @@ def check_density(
         ValueError, TypeError: it is not.
     """
     if not isinstance(density, OTFlow) or not hasattr(density, "flow_"):
-        raise TypeError(f"density: expected a fitted OTFlow; got {type(density).__name__}.")
+        raise TypeError(f"{name}: expected a fitted OTFlow; got {type(density).__name__}.")
     if density.flow_.dim != dim:
-        raise ValueError(f"density: expected {dim} columns; got {density.flow_.dim}.")
+        raise ValueError(f"{name}: expected {dim} columns; got {density.flow_.dim}.")
     if density.n_conditions_ != condition_dim:
         told = f"expected a model with {condition_dim} columns of a condition"
-        raise ValueError(f"density: {told}; got {density.n_conditions_}.")
+        raise ValueError(f"{name}: {told}; got {density.n_conditions_}.")
     known = density.model_.columns
     if known is not None and names is not None and known != names:
         told = f"expected a model of {', '.join(names)}; got one of {', '.join(known)}"
-        raise ValueError(f"density: {told}.")
+        raise ValueError(f"{name}: {told}.")
     if not density.column_map_.is_identity:
-        raise ValueError("density: expected a model without bounds and rounding; got some.")
+        raise ValueError(f"{name}: expected a model without bounds and rounding; got some.")

@@ -14,9 +14,10 @@ from otflow.data.preprocessing import Standardizer
 from otflow.flow.growing import GrowingFlow, GrowthEvaluation, evaluate_growth
 from otflow.model.growingfile import GrowingModel, load_growing, save_growing
 from otflow.parallel.devices import use_all_cores
+from otflow.schemes.base import check_steps
 from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.frames import check_names
-from otflow.support.precision import precision
+from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
 from otflow.training.growing import GrowthConfig, train_growth
 
@@ -145,39 +146,62 @@ def _warn_lost(valid: Any, what: str) -> None:
         warnings.warn(f"{lost} of {len(valid)} rows {what}.", UserWarning, stacklevel=4)
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a fit is asked to do, checked before any compute.
+
+    Raises:
+        ValueError, TypeError: settings that are none of `SETTINGS`, or out of range.
+    """
+
+    config: GrowthConfig
+    n_steps: int
+    width: int
+    dtype: Any
+    verbose: bool
+    growth: float
+    masses: tuple[float, float]
+
+    @staticmethod
+    def of(
+        settings: dict[str, Any], growth: float, masses: tuple[float, float], seed: int
+    ) -> "Asked":
+        """From the settings that differ from `SETTINGS`."""
+        if unknown := set(settings) - set(SETTINGS):
+            known = f"some of {', '.join(SETTINGS)} with growth"
+            raise ValueError(f"settings: expected {known}; got {', '.join(sorted(unknown))}.")
+        options = SETTINGS | settings
+        names = ("n_steps", "width", "dtype", "verbose")
+        own = {name: options.pop(name) for name in names}
+        check_steps(own["n_steps"])
+        check_count("width", own["width"])
+        with precision(own["dtype"]):  # or refuse it
+            config = GrowthConfig(**options, seed=seed)
+        return Asked(config, **own, growth=float(growth), masses=(masses[0], masses[1]))
+
+
 def growing_between(
     scale: Standardizer,
     columns: tuple[str, ...] | None,
     start: AbstractTarget,
     end: AbstractTarget,
-    growth: float,
-    masses: tuple[float, float],
-    seed: int,
-    settings: dict[str, Any],
+    asked: Asked,
 ) -> GrowingBetween:
     """The flow from mass_x start to mass_y end, both in the common scale; see `transport_between`.
 
     Raises:
-        ValueError, TypeError: settings that are none of `SETTINGS`, or out of range.
         FloatingPointError: training met numbers that are not finite.
     """
-    if unknown := set(settings) - set(SETTINGS):
-        known = f"some of {', '.join(SETTINGS)} with growth"
-        raise ValueError(f"settings: expected {known}; got {', '.join(sorted(unknown))}.")
-    options = SETTINGS | settings
-    width, n_steps, dtype, verbose = (
-        options.pop(name) for name in ("width", "n_steps", "dtype", "verbose")
-    )
-    config = GrowthConfig(**options, seed=seed)
-    sizes = check_count("n_steps", n_steps), check_count("width", width)
     use_all_cores()
-    with precision(dtype):
-        delta = growth / float(scale.scale[0])
-        flow = GrowingFlow.create(start, end, delta, *sizes, jax.random.key(seed), *masses)
-        found = train_growth(flow, config, verbose)
+    delta, key = asked.growth / float(scale.scale[0]), jax.random.key(asked.config.seed)
+    with precision(asked.dtype):
+        sizes = delta, asked.n_steps, asked.width
+        flow = GrowingFlow.create(start, end, *sizes, key, *map(float, asked.masses))
+        found = train_growth(cast(flow, asked.dtype), asked.config, asked.verbose)
     if not found.finite:
         raise FloatingPointError(
             "the objective became non-finite: lower learning_rate "
-            f"(now {config.learning_rate}), raise growth or use dtype='float64'."
+            f"(now {asked.config.learning_rate}), raise growth or use dtype='float64'."
         )
-    return GrowingBetween(GrowingModel(found.flow, scale, columns, config.alpha), found.history)
+    model = GrowingModel(found.flow, scale, columns, asked.config.alpha)
+    return GrowingBetween(model, found.history)
