@@ -70,6 +70,7 @@ def assert_same(found, expected):
             assert found[name] == value, name
 
 
+@pytest.mark.filterwarnings("ignore:X. column.s. .* are integers or rounded:UserWarning")
 @pytest.mark.parametrize(("name", "value"), CASES, ids=[f"{n}={v!r:.30}" for n, v in CASES])
 def test_fit_save_load_clone(name, value, tmp_path, monkeypatch):
     no_training(monkeypatch)

@@ -81,6 +81,7 @@ def three_columns_train(monkeypatch):
 @parametrize_with_checks([OTFlow(**TINY, validation_fraction=0.0)])
 @pytest.mark.parametrize("trains", ["three", pytest.param("any", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*principal variances lie below:UserWarning")
+@pytest.mark.filterwarnings("ignore:X. column.s. :UserWarning")  # its tables are of integers
 def test_scikit_learns_own_checks(estimator, check, trains, monkeypatch):
     """check_array_api_input skips itself unless SCIPY_ARRAY_API is set."""
     if trains == "three":  # as most checks have
@@ -370,6 +371,7 @@ def test_a_continuation_may_change_how_to_train(quick):
         model.fit(np.random.default_rng(0).normal(size=(9, 3)))
 
 
+@pytest.mark.filterwarnings("ignore:X. column.s. .* are integers or rounded:UserWarning")
 def test_a_loaded_model_goes_on(quick, tmp_path):
     X = FRAMES["polars"](np.round(MOONS, 1))
     model = OTFlow(**TINY, bounds={0: (-9, np.inf)}, dequantize={"weight": 0.1}).fit(X)

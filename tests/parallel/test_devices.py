@@ -88,7 +88,7 @@ entry, model, rows, out = sys.argv[1:]
 sys.argv = ["otflow", "fit", rows, "--out", out]
 x = moons(60, seed=0)
 settings = {"max_iter": 1, "width": 2, "random_state": 0, "verbose": False}
-otflow.estimator.estimator.fit_flow = otflow.studies.runner.compute_unit = reached
+otflow.estimator.base.fit_flow = otflow.studies.runner.compute_unit = reached
 otflow.estimator.estimator._DENSITY_ROWS = otflow.estimator.estimator._VALIDATION_ROWS = 8
 sys.modules["otflow.certificates.certify"].Task = reached
 try:
