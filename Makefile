@@ -10,8 +10,9 @@ JAX_TESTS := tests/test_jaxlib_hazard.py tests/schemes tests/training/test_loop.
 demo: $(STAMP)
 	$(BIN)/otflow demo --out demo
 
-# lint and tests, and how long they took once everything is installed
-timed = @start=$$(date +%s); $(MAKE) --no-print-directory lint && $(1); status=$$?; \
+# the tests with lint beside them, and how long they took once everything is installed
+timed = @start=$$(date +%s); $(MAKE) --no-print-directory lint & lint=$$!; $(1); status=$$?; \
+	wait $$lint || { status=1; echo "make lint failed, see above"; }; \
 	echo "make $@: $$(( $$(date +%s) - start )) seconds after installation"; exit $$status
 
 test: $(STAMP)
