@@ -23,10 +23,10 @@ from tests.helpers import OFFICIAL, load_official
 from tests.models import Trained
 
 # Tests compile more than they compute, so programs are compiled quickly, not well, and kept in a
-# folder under build/ that workers and their subprocesses share and the next run finds.
-COMPILED = Path(__file__).resolve().parents[1] / "build" / "programs"
+# folder a worker under build/ that its subprocesses share and the next run finds.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+COMPILED = Path(__file__).resolve().parents[1] / "build" / "compiled" / _WORKER
 _MOST_BYTES = 2**30
-_MAPS, _MOST_MAPS = Path("/proc/self/maps"), 30_000  # every executable holds some
 SETTINGS = {
     "jax_disable_most_optimizations": True,
     "jax_compilation_cache_dir": str(COMPILED),
@@ -37,11 +37,7 @@ _FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jaxlib.version.__version_info__ < (0, 10):  # a third less time; unknown since
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ  # before there are workers
-    and COMPILED.exists()
-    and sum(f.stat().st_size for f in COMPILED.iterdir()) > _MOST_BYTES
-):
+if COMPILED.exists() and sum(f.stat().st_size for f in COMPILED.iterdir()) > _MOST_BYTES:
     shutil.rmtree(COMPILED)
 for name, value in SETTINGS.items():
     jax.config.update(name, value)
@@ -63,10 +59,9 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_code_is_dropped():
-    """Linux allows 65,530 memory maps a process, and then LLVM crashes."""
+    """Every executable holds memory maps; Linux allows 65,530 a process, and then LLVM crashes."""
     yield
-    if not _MAPS.exists() or _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
-        jax.clear_caches()
+    jax.clear_caches()
     gc.collect()
 
 

@@ -265,8 +265,8 @@ def _once(function: Any) -> Any:
 
 
 def _texts(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that are texts here and numbers or mappings in Python."""
-    return {name: options[name] for name in ("blocks", "bounds", "dequantize")}
+    """The options that are texts here and mappings in Python."""
+    return {name: options[name] for name in ("bounds", "dequantize")}
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
