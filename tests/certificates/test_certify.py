@@ -64,6 +64,7 @@ def to_mixture():
         return run(Flow(base, target, Conforming(1)))
 
 
+@pytest.mark.slow
 class TestMixtureTarget:
     """The exact flow to another Gaussian, given as a mixture of one component."""
 
@@ -204,6 +205,7 @@ def test_rows_that_are_not_invertible_are_counted_and_named():
     assert found.lower >= 0
 
 
+@pytest.mark.slow
 def test_entropy_alone_gives_the_penalty_lines():
     """rk4 without a swerve, so that integration errors alone appear; the density's entropy."""
     found = from_rows(curved_flow(0.0, n_steps=2), alpha=ALPHA, entropy=EXACT.entropy)

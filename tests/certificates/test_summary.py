@@ -77,6 +77,7 @@ def test_a_wrong_density_is_found(gaussian):
     assert found.verdict.startswith(f"{len(found.findings)} findings")
 
 
+@pytest.mark.slow
 def test_columns_with_bounds_and_steps(trained):
     """The units' derivative is in the nll: that of rows with noise over their cells."""
     flow = trained("mapped columns")

@@ -49,6 +49,7 @@ def flow_of(exact, n_steps, off=0.0):
         return eqx.tree_at(lambda f: f.potential.level, flow, jnp.full(n_steps, exact.height))
 
 
+@pytest.mark.slow
 def test_one_step_is_exact_by_construction(exact):
     x, y = exact.sample(0, 2000), exact.mean_y + exact.sample(1, 2000)
     flow = flow_of(exact, 1)

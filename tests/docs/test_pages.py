@@ -1,7 +1,7 @@
 """Every Python block of the README and the docs runs, in order, in a fresh folder.
 
-Those of `pages.MEASURED` are in test_measured_pages. Flows of the long guides are trained in slow tests
-only.
+Those of `pages.MEASURED` are in test_measured_pages. Flows of the long guides are trained in slow
+tests only.
 """
 
 import pytest
@@ -9,7 +9,16 @@ import pytest
 from tests.docs.pages import MEASURED, PAGES, ROOT, blocks, each_page, run_blocks
 from tests.fakes import no_plan, no_training
 
-_LONG = ("between", "chain", "choosing", "comparing", "conditional", "data", "single-cells")
+_LONG = (
+    "between",
+    "chain",
+    "choosing",
+    "comparing",
+    "conditional",
+    "data",
+    "density",
+    "single-cells",
+)
 LONG = [ROOT / "docs" / f"{name}.md" for name in _LONG]
 PYTHON = [page for page in PAGES if page not in MEASURED and blocks(page)]
 

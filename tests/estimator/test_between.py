@@ -120,6 +120,7 @@ def through_a_flow(rows):
     return transport_between(*rows, density=model, **QUICK), model
 
 
+@pytest.mark.slow
 def test_a_flow_as_the_density_of_the_second(through_a_flow, rows):
     """The target's density is the model's in the data's units; the map that of Bures."""
     found, model = through_a_flow

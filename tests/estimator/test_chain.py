@@ -77,6 +77,7 @@ class TestPlan:
 
 
 class TestFitted:
+    @pytest.mark.slow
     def test_the_history_is_of_the_whole_chain(self, model):
         """Steps add up, and the validation nll is that of the chain, in the flow's space."""
         history = model.history_
@@ -144,6 +145,7 @@ class TestFitted:
                 model.block(number)
 
 
+@pytest.mark.slow
 def test_a_condition_weights_and_columns(tmp_path):
     """What an OTFlow takes a chain takes."""
     c, weight = RNG.normal(size=(len(X), 1)), RNG.random(len(X)) + 0.5

@@ -65,7 +65,10 @@ def test_files_and_continuation(tmp_path, monkeypatch):
         again.set_params(potential="resnet").partial_fit(MOONS)
 
 
-@pytest.mark.parametrize("case", ["conditional", "without a base", "another target"])
+@pytest.mark.parametrize(
+    "case",
+    ["conditional", "without a base", pytest.param("another target", marks=pytest.mark.slow)],
+)
 def test_other_ways_to_start(case):
     """A few steps lower the objective from a finite start; the last ones are natural."""
     settings, given = CONVEX | {"max_iter": 50}, {}

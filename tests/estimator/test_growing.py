@@ -24,6 +24,7 @@ def found():
         return transport_between(*given, growth=2.0, mass_y=2.0, max_components=2, **QUICK)
 
 
+@pytest.mark.slow
 def test_the_cluster_that_grows_grows(found):
     x = clusters(200, 0.5, 2)
     growth, left = found.growth(x), x[:, 0] < 0

@@ -120,6 +120,7 @@ def test_one_condition_by_name(monkeypatch):
         model.score_samples(X, one[::-1])
 
 
+@pytest.mark.slow
 def test_between_two_frames(monkeypatch):
     no_training(monkeypatch)
     options = {"max_components": 1, "width": 4, "n_steps": 1, "plan_iter": 0}

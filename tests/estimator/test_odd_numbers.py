@@ -154,7 +154,9 @@ def test_a_flow_itself_has_no_nan(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:X. column")
-@pytest.mark.parametrize("dim", [8, pytest.param(28, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dim", [3, pytest.param(8, marks=pytest.mark.slow), pytest.param(28, marks=pytest.mark.slow)]
+)
 @pytest.mark.filterwarnings("ignore:.*principal variances lie below")  # one row's tail is all
 def test_no_row_of_heavy_tails_is_without_density_or_inverse(dim):
     """Student's t of 1.5 degrees of freedom: held-out rows reach far beyond those of training.

@@ -57,6 +57,7 @@ def test_of_a_gaussian_the_figures_are_exact(found):
     assert np.allclose(x.std(axis=0), SD, rtol=0.08)
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_the_parameters(bounded):
     """log Z = log Gamma(3) - 3 log 2 + log B(2, 5) with no Jacobian given; means 3/2 and 2/7."""
     exact = math.log(2) - 3 * math.log(2) - math.log(30)

@@ -40,6 +40,7 @@ def test_at_rest_mass_grows_everywhere_alike(flow):
     np.testing.assert_allclose(found.points, x, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_training_comes_near_the_exact_answer(trained, exact):
     """The penalty alone keeps J some 1 % below; what is left is the training of a few seconds."""
     assert trained.finite

@@ -40,6 +40,7 @@ def bent():
     return law(POSITIVE, loud=True)
 
 
+@pytest.mark.slow
 def test_at_rest_it_is_the_gaussian():
     """Weights of an unnormalised Gaussian of twice its covariance in closed form; scores too."""
     found = law(ColumnMap.identity(2), loud=False)

@@ -67,6 +67,7 @@ def test_log_determinants_are_those_of_automatic_differentiation(chain):
     np.testing.assert_allclose(flow.push(X).log_det, found, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_gradient_step_is_the_image(chain):
     """Phi of SPEC 2.2: x - h grad Phi is the stage's image, whose potential is u_k."""
     with precision("float64"):

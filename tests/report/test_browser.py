@@ -92,7 +92,9 @@ def _local(route):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(1400, "light", marks=pytest.mark.slow), (400, "dark")]
+)
 def test_layout(visit, documents, name, width, scheme):
     """Nothing is wider than the window and no figure covers another."""
     page = visit(name, width, scheme)
@@ -118,7 +120,12 @@ def test_layout(visit, documents, name, width, scheme):
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("plane", "paths"), ("pixels", "paths"), ("study", "maps")]
+    ("name", "key"),
+    [
+        ("plane", "paths"),
+        pytest.param("pixels", "paths", marks=pytest.mark.slow),
+        pytest.param("study", "maps", marks=pytest.mark.slow),
+    ],
 )
 def test_sliders_move_the_points(visit, documents, name, key):
     page = visit(name)
@@ -150,6 +157,7 @@ def test_a_hostile_name_does_nothing(visit):
     assert page.locator("#plot-density .ytitle").text_content() == HOSTILE[:31] + "..."
 
 
+@pytest.mark.slow
 def test_dark_follows_the_reader_and_keeps_the_slider(visit):
     page = visit("study")
     page.evaluate(MOVE, ["maps", 2])
@@ -163,6 +171,7 @@ def test_dark_follows_the_reader_and_keeps_the_slider(visit):
     assert page.evaluate(DATA, "maps") == moved
 
 
+@pytest.mark.slow
 def test_prints_without_sliders(visit):
     page = visit("study", scheme="dark")
     page.emulate_media(media="print")

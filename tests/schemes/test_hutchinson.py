@@ -49,6 +49,7 @@ def test_unbiased_and_the_variance_falls_with_probes():
     np.testing.assert_allclose(one.var(axis=0) / four.var(axis=0), 4, rtol=0.25)
 
 
+@pytest.mark.slow
 def test_training_reports_the_deviation_and_validates_exactly():
     """A run with the exact trace is stopped at its first validation, which is of the start."""
     x = np.random.default_rng(1).standard_normal((200, 4)) * [1, 2, 1, 1]

@@ -26,7 +26,7 @@ def stages():
 CASES = {
     "stages": (stages, Conforming(3)),
     "conforming": (lambda: random_resnet(2, depth=1, scale=0.4), Conforming(3)),
-    "rk4": (lambda: random_resnet(2, depth=1, scale=0.4), RK4(1)),
+    "rk4": (lambda: random_resnet(2, depth=0, scale=0.4), RK4(1)),
 }
 
 

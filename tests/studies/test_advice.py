@@ -22,6 +22,7 @@ def found():
     return advise_alpha(data(), width=3, max_iter=1)
 
 
+@pytest.mark.slow
 def test_the_rate_constant(found):
     """Against the exact transports for the moments of the training rows, at alpha = 3 and 10.
 

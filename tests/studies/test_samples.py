@@ -256,6 +256,7 @@ def found():
     )
 
 
+@pytest.mark.slow
 class TestRealRun:
     def test_structure(self, found):
         assert found.failed == []

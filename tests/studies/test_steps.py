@@ -131,6 +131,7 @@ class TestSettings:
         assert set(found) == names | {"problem", "dim"}
 
 
+@pytest.mark.slow
 def test_a_real_run():
     """rk4 flows hardly trained: their error still falls by about 2^4 a doubling."""
     found = step_study(

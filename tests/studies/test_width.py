@@ -172,6 +172,7 @@ class TestSettings:
         assert set(found) == names | {"problem", "dim"}
 
 
+@pytest.mark.slow
 def test_a_real_run_with_a_start_that_fails(tmp_path, monkeypatch):
     """One width; the better start is made to fail, so theta_N starts from the other."""
     import otflow.studies.runner

@@ -194,7 +194,7 @@ def both_phases():
 
 
 class TestFirstOrder:
-    @pytest.mark.parametrize("kind", ["fresh", "given"])
+    @pytest.mark.parametrize("kind", [pytest.param("fresh", marks=pytest.mark.slow), "given"])
     def test_is_adam_on_the_objective(self, kind):
         """Steps of at most 48 points: value and gradient straight from `costs`."""
         i, alpha, n_steps = 1, ALPHA[1], FIRST["first_order"]
@@ -353,6 +353,7 @@ np.save(sys.argv[1], together())
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_parameters(tmp_path):
     command = [sys.executable, "-c", DEVICES, str(tmp_path / "two.npy")]
     root = Path(__file__).resolve().parents[2]

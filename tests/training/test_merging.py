@@ -75,6 +75,7 @@ def test_the_same_steps_towards_a_target_without_components():
     np.testing.assert_array_equal(found[0].potential.shift, found[1].potential.shift)
 
 
+@pytest.mark.slow
 def test_mass_crosses_the_gap_between_components():
     """30 % of the rows lie on the left, 70 % belong there: 10 standard deviations away."""
     rng = np.random.default_rng(0)

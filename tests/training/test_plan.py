@@ -107,6 +107,7 @@ def test_partners_under_a_condition_have_that_condition(monkeypatch):
 class TestDual:
     """One stage: the dual's minimiser is the optimal map of the laws, not of a discrete plan."""
 
+    @pytest.mark.slow
     def test_a_known_map_is_found(self, small):
         """A normal to two clusters: monotone in one coordinate, linear in the other.
 
