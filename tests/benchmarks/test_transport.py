@@ -78,6 +78,7 @@ def test_any_function_can_be_added(pair, tmp_path, monkeypatch):
     assert "failed: no" in w2.line("samples", 2, "enot", {"status": "failed: no"})
 
 
+@pytest.mark.slow
 def test_a_certificate_tells_a_rotation_from_the_optimal_map(pair):
     """Both end in one law: the truth cannot be improved, turned draws can."""
     quick = functools.partial(

@@ -89,6 +89,7 @@ def test_columns_with_bounds_and_steps(trained):
     assert "10 of 310 rows have no density" in found.findings
 
 
+@pytest.mark.slow
 def test_a_conditional_flow(trained):
     flow = trained("conditional")
     found = flow.summary(CONDITIONED, condition=CONDITIONS, X_train=CONDITIONED,

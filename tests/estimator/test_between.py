@@ -73,6 +73,7 @@ def test_sample_w2_in_one_dimension_is_that_of_sorted_rows():
     assert sample_w2(x, y, most=20, seed=1) == sample_w2(x, y, most=20, seed=1)
 
 
+@pytest.mark.slow
 def test_certificate(found):
     """The bracket, in the common scale; T(X) against rows of Y and of another law."""
     x, y = populations(400, 9)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 # other tests and pages are shorter
-LONG = {"sample_limit", "alpha_limit", "cells", "digits", "funnel", "growth", "jko"}
+LONG = {"sample_limit", "alpha_limit", "cells", "digits", "funnel", "growth", "jko", "patches"}
 NEEDS_DATA = {"gas_turbine", "single_cell"}  # from elsewhere, see their first lines
 
 

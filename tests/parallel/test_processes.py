@@ -101,6 +101,7 @@ def test_two_processes_train_on_a_stream_like_one(job):
     np.testing.assert_allclose(first, alone, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named_and_one_process_goes_on(job, expected, tmp_path):
     began = time.monotonic()
     first, victim = job(2, victim=1)

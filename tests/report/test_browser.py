@@ -142,6 +142,7 @@ def test_sliders_move_the_points(visit, documents, name, key):
     assert page.locator(drawn).count() == panel.frames.shape[1]
 
 
+@pytest.mark.slow
 def test_the_keyboard_moves_a_slider(visit, documents):
     page = visit("study")
     page.focus("#slider-maps")

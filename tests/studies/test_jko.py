@@ -132,6 +132,7 @@ class TestStudy:
         assert [u.after for u in units] == [(), (), ("tau=0.5,block=1",)]
 
 
+@pytest.mark.slow
 def test_a_real_run():
     """Of a normal law the Gaussian start is the exact step: all but rounding and draws is known."""
     found = jko_study(

@@ -135,8 +135,7 @@ def natural_step(
     parameters stay.
     """
     x = as_rows(x)
-    c = state.moments[0] / jnp.maximum(state.moments[1], jnp.finfo(state.flat.dtype).tiny)
-    batch = _measure(model, alpha, c, state.flat, x)
+    batch = _measure(model, alpha, _share(model, state, x), state.flat, x)
     k = state.iteration.astype(batch.fisher.dtype)
     r = jnp.minimum(config.memory, k / (k + 1))
     fisher = r * state.fisher + (1 - r) * batch.fisher
@@ -235,11 +234,24 @@ def _chunks(rows: Rows) -> tuple[Rows, int]:
     return jax.tree.map(lambda a: a.reshape(k, size, *a.shape[1:]), cut), k
 
 
+def _share(model: PointModel, state: NaturalState, x: Rows) -> Float[Array, ""]:
+    """c = E e / E e^2 of earlier batches: none is a judge of itself but the first."""
+    if model.log_density is None:
+        return jnp.zeros((), state.flat.dtype)
+
+    def own() -> Float[Array, "2"]:
+        e = normalisers(model(state.flat, x)[0])
+        return jnp.stack([x.mean(e), x.mean(e**2)])
+
+    moments = jax.lax.cond(state.iteration == 0, own, lambda: state.moments)
+    return moments[0] / jnp.maximum(moments[1], jnp.finfo(state.flat.dtype).tiny)
+
+
 def _measure(model: PointModel, alpha: float | Array, c: Array, flat: Array, x: Rows) -> _Batch:
     """What a step needs of a batch.
 
     The mean of e score is 0 in a normalised model: scores weigh 1 - c e, which is smallest at
-    c = E e / E e^2, from earlier batches, so that no batch is a judge of itself.
+    c = E e / E e^2 (`_share`).
     """
 
     def point(flat: Array, x: Rows) -> tuple[Array, Array, Array]:
