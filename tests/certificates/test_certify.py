@@ -193,6 +193,7 @@ def test_a_rotation_leaves_the_bracket_wide_and_valid():
     assert found.relative_width > 0.5
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_invertible_are_counted_and_named():
     x = np.random.default_rng(0).standard_normal((4000, 2))
     found = from_rows(folded_flow(), x, alpha=1.0, entropy=2.8379)
@@ -281,6 +282,7 @@ def test_an_estimator_that_is_not_fitted():
         certify_model(OTFlow(), X)
 
 
+@pytest.mark.slow
 class TestOwnDual:
     """One convex stage is optimal to its own end law, and its own u proves it."""
 

@@ -46,6 +46,7 @@ def bures(x):
     return SHIFT + x @ linalg.sqrtm(ROOT @ ROOT.T) / 2
 
 
+@pytest.mark.slow
 def test_between_gaussians_it_is_the_map_of_bures(found):
     """1,500 rows: moments are off by some 3 %, the map's error by the square of that."""
     x, _ = populations(2000, 5)
@@ -102,6 +103,7 @@ def test_files(found, tmp_path, monkeypatch):
         Between.load(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_the_mixture_has_the_components_that_predict_best(monkeypatch):
     no_training(monkeypatch)
     rng = np.random.default_rng(0)

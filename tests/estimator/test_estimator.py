@@ -261,6 +261,7 @@ def test_the_gaussian_base_starts_from_the_closed_form(quick):
 # --- targets and validation rows -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mixture_target():
     """Two far modes mapped to two far modes: the objective falls, samples keep both, and the
     density integrates to one (the scheme is exact: 1e-3 for float32)."""

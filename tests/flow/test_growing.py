@@ -55,6 +55,7 @@ def test_training_comes_near_the_exact_answer(trained, exact):
     assert np.mean(abs(np.exp(pushed.log_mass) - grown)) < 0.2
 
 
+@pytest.mark.slow
 def test_the_density_that_arrives(trained):
     """Its integral is the mass, by quadrature; at the ends of rows it is theirs."""
     flow = trained.flow

@@ -129,6 +129,7 @@ print(jax.local_device_count(), *map(repr, map(float, history)))
 
 
 @pytest.mark.parametrize("scheme", ["conforming", pytest.param("rk4", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_three_devices_train_like_one(forks, scheme):
     """float64; sums in another order differ by 1e-16 a step, and 30 steps amplify it little."""
     one, three = (forks.output(FIT, n, scheme).split() for n in ("1", "3"))

@@ -229,6 +229,7 @@ def test_times_between_stages_are_refused():
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_the_jacobian_of_many_columns_is_the_same(monkeypatch):
     """Beyond some columns it is built from products a point instead of the directions' squares."""
     p = stages(wild=0.7)

@@ -91,7 +91,9 @@ def _local(route):
         route.abort()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", ["plane", *(pytest.param(p, marks=pytest.mark.slow) for p in PAGES if p != "plane")]
+)
 @pytest.mark.parametrize(
     ("width", "scheme"), [pytest.param(1400, "light", marks=pytest.mark.slow), (400, "dark")]
 )
@@ -182,6 +184,7 @@ def test_prints_without_sliders(visit):
     assert page.pdf().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_every_plot_has_words_for_those_who_do_not_see_it(visit):
     page = visit("plane")
     labels = page.eval_on_selector_all(

@@ -411,6 +411,7 @@ def tiny(cache, tmp_path_factory):
     return folder, out.splitlines()
 
 
+@pytest.mark.slow
 class TestRealRun:
     def test_structure(self, tiny):
         found = load_study(tiny[0])

@@ -223,6 +223,7 @@ class TestResume:
         assert run_study(Ladder(3), folder, resume=True) == run_study(Ladder(3), tmp_path / "o")
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder(folder, tmp_path):
     """Every unit is computed by one of them, both see the whole table."""
     log, size = tmp_path / "log", 12

@@ -132,6 +132,7 @@ def whole_data():
     return train(Given(rows(), keys()), MONOTONE, translations())
 
 
+@pytest.mark.slow
 class TestMembers:
     """A member together with another one of other penalty, start, key and data, and alone."""
 

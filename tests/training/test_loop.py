@@ -275,6 +275,7 @@ class TestIntegrationError:
         assert result.scheme == Biased(1)
 
 
+@pytest.mark.slow
 def test_rk4_is_refined_before_the_first_step_where_the_start_needs_it():
     """Data 7 times narrower than its target: one RK4 step misses the log-det."""
     x = 0.15 * data(mean=0.0)

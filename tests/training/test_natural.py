@@ -411,6 +411,7 @@ class TestRows:
             np.testing.assert_allclose(transport[i], found.transport[0], rtol=1e-12)
         assert np.ptp(transport) > 1e-3
 
+    @pytest.mark.slow
     def test_steps_under_conditions_find_a_shift_linear_in_them(self):
         """x = c + noise: the bilinear term, silent at the start, has to learn T(x) = x - c."""
         x, c = points(200), points(200, seed=2)
