@@ -46,6 +46,18 @@ def test_what_is_wrong_or_not_known(change, number, told):
     assert dataclasses.replace(CLEAN, **change).answers[number][1].startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("cost", "excess"),
+    [
+        ("E_c 1/2 W2^2(rho0, T#rho0 given c)", "excess transport"),
+        ("WFR(start, what arrives)", "excess price"),
+    ],
+)
+def test_brackets_of_other_transports_are_answers_too(cost, excess):
+    lines = (dataclasses.replace(LINES[0], name=cost), dataclasses.replace(LINES[1], name=excess))
+    assert dataclasses.replace(CLEAN, lines=lines).answers[:2] == CLEAN.answers[:2]
+
+
 def test_a_proved_kl_answers_before_tests():
     kl = Line("KL(T#rho0, target)", 0.01, (0.0, 0.02), "proved (95 %)", "nats", "")
     found = dataclasses.replace(CLEAN, lines=(*LINES, kl))

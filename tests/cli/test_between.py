@@ -56,6 +56,14 @@ def test_tables(here):
     np.testing.assert_allclose(read_table("half.npy").values, 0.5 * (x + moved.values), rtol=1e-5)
 
 
+def test_names_that_hold_commas(here):
+    values = read_table("x.csv").values
+    for name in ("xn.csv", "yn.csv"):
+        write_table(name, Table(values, ("a, of all", "b")))
+    run("xn.csv", "yn.csv", "--out", "m.csv", "--columns", 'b,"a, of all"')
+    assert read_table("m.csv").columns == ("b", "a, of all")
+
+
 def test_through_pipes(here):
     result = run("x.csv", "y.csv", "--out", "-")
     assert result.stdout.splitlines()[0] == "a,b"

@@ -2,8 +2,8 @@
 
 import math
 
-from otflow.certificates.certificate import Certificate, Line
-from otflow.certificates.findings import P_VALUE, WIDTH
+from otflow.certificates.certificate import EXCESS, Certificate, Line
+from otflow.certificates.findings import NO_LIKELIHOOD, NOT_OPTIMAL, P_VALUE, WIDTH
 from otflow.support.html import number
 
 Answers = tuple[tuple[str, str], ...]
@@ -14,20 +14,20 @@ def answers(found: Certificate) -> Answers:
     error, and what to change. What a certificate does not know is said to be unknown."""
     lines = {line.name: line for line in found.lines}
     return (
-        ("Is the map optimal?", _optimal(found, lines)),
-        ("How far from optimal, at most?", _how_far(found, lines)),
+        ("Is the map optimal?", _optimal(found)),
+        ("How far from optimal, at most?", _how_far(found)),
         ("Is the density right?", _density(found, lines)),
         ("What is the largest error?", _largest(found)),
         ("What to change?", _change(found)),
     )
 
 
-def _optimal(found: Certificate, lines: dict[str, Line]) -> str:
+def _optimal(found: Certificate) -> str:
     """No where a check refutes it; yes only where the bound proves it small."""
-    against = [text for text in found.findings if text.startswith("not optimal")]
+    against = [text for text in found.findings if text.startswith(NOT_OPTIMAL)]
     if against:
-        return f"no: {against[0].removeprefix('not optimal: ')}"
-    excess, cost = lines.get("excess transport"), lines.get("1/2 W2^2(rho0, T#rho0)")
+        return f"no: {against[0].removeprefix(NOT_OPTIMAL)}"
+    cost, excess = _bracket(found)
     share = _share(excess, cost)
     if math.isnan(share):
         return "unknown: there is no bound"
@@ -36,8 +36,8 @@ def _optimal(found: Certificate, lines: dict[str, Line]) -> str:
     return f"yes, up to the next line ({_label(excess)}), to where its own images end"
 
 
-def _how_far(found: Certificate, lines: dict[str, Line]) -> str:
-    excess, cost = lines.get("excess transport"), lines.get("1/2 W2^2(rho0, T#rho0)")
+def _how_far(found: Certificate) -> str:
+    cost, excess = _bracket(found)
     share = _share(excess, cost)
     if math.isnan(share):
         return f"1/2 W2^2 lies in [{number(found.lower)}, {number(found.upper)}]"
@@ -48,11 +48,7 @@ def _how_far(found: Certificate, lines: dict[str, Line]) -> str:
 
 def _density(found: Certificate, lines: dict[str, Line]) -> str:
     """Wrong where a check says so; else what the KL or the tests leave open."""
-    wrong = [
-        text
-        for text in found.findings
-        if text.startswith(("laws differ", "no density", "the reported log-det", "not invertible"))
-    ]
+    wrong = [text for text in found.findings if text.startswith(NO_LIKELIHOOD)]
     if wrong:
         return f"no: {wrong[0]}"
     kl = lines.get("KL(T#rho0, target)")
@@ -79,6 +75,12 @@ def _change(found: Certificate) -> str:
     if largest is None:
         return "see the findings" if found.findings else "nothing that these checks know of"
     return largest.knob
+
+
+def _bracket(found: Certificate) -> tuple[Line | None, Line | None]:
+    """The bracket, which is the first line, and what may be too much of its cost."""
+    excess = (line for line in found.lines if line.name in EXCESS)
+    return next(iter(found.lines), None), next(excess, None)
 
 
 def _share(excess: Line | None, cost: Line | None) -> float:

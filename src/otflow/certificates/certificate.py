@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from otflow.support.html import number, table
@@ -9,6 +10,7 @@ from otflow.support.jsontext import plain
 from otflow.support.text import text_table
 
 ESTIMATED = "estimated"
+EXCESS = ("excess transport", "excess price")  # lines that bound what is too much, by their names
 _WIDE = 140  # characters of a line where all is told
 
 
@@ -37,6 +39,11 @@ class Line:
     label: str
     unit: str
     explanation: str
+
+    @property
+    def texts(self) -> tuple[str, str, str, str]:
+        """Name, value, interval and label, for tables."""
+        return self.name, number(self.value), interval_text(self.interval), self.label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +106,7 @@ class Certificate:
         Raises:
             KeyError: there is none; the message lists the names.
         """
-        for line in self.lines:
-            if line.name == name:
-                return line
-        raise KeyError(f"expected one of {[line.name for line in self.lines]}; got {name!r}.")
+        return line_of(self.lines, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries; NaN and infinity as None (JSON)."""
@@ -153,11 +157,7 @@ class Certificate:
     def full(self) -> str:
         """Answers, findings, every line and the error budget as text."""
         header = ("what", "value", "interval", "label", "meaning")
-        rows = [
-            (x.name, number(x.value), interval_text(x.interval), x.label,
-             f"{x.explanation} [{x.unit}]")
-            for x in self.lines
-        ]  # fmt: skip
+        rows = [(*x.texts, f"{x.explanation} [{x.unit}]") for x in self.lines]
         parts = [str(self), text_table("All lines", header, rows, _WIDE)]
         if self.budget:
             most = self.largest_error
@@ -183,6 +183,18 @@ class Certificate:
         found = table("Findings", (), [("-", text) for text in self.findings or ("none",)])
         first = table(self.title, (), self.answers) + found
         return first + table(title, ("what", "value", "label", "unit"), rows)
+
+
+def line_of(lines: Iterable[Line], name: str) -> Line:
+    """The line of that name.
+
+    Raises:
+        KeyError: there is none; the message lists the names.
+    """
+    found = {line.name: line for line in lines}
+    if name not in found:
+        raise KeyError(f"expected one of {list(found)}; got {name!r}.")
+    return found[name]
 
 
 def interval_text(ends: tuple[float | None, float | None] | None) -> str:

@@ -9,10 +9,9 @@ from jaxtyping import Float
 from otflow.certificates import lines as write
 from otflow.certificates.bracket import Bracket, bracket
 from otflow.certificates.certificate import Certificate, Line
-from otflow.certificates.findings import WIDTH
+from otflow.certificates.findings import WIDTH, not_invertible, not_shown
 from otflow.certificates.fitting import DualConfig, fit_dual, gaps
 from otflow.certificates.sampling import Pushed, push_rows
-from otflow.data.conditions import check_condition
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import density_integral, may_fold
 from otflow.model.model import Model
@@ -66,8 +65,8 @@ def certify_conditional(
     noise = np.random.default_rng(check_count("seed", seed, 0))
     check_rows("X", X, own.flow.dim, _LEAST_ROWS)
     rows = own.dequantized(X, noise)
-    c = check_condition(condition, len(rows), own.flow.condition_dim, own.condition_columns)
-    c = c if own.condition is None else own.condition.forward(c)
+    c = own.scaled_condition(condition, len(rows))
+    assert c is not None
     order = noise.permutation(len(rows))
     rows, c = rows[order], c[order]
     pushed = push_rows(own.flow, rows, condition=c)
@@ -132,8 +131,7 @@ def _lines(
 def _findings(found: Bracket, invalid: int, checked: int) -> tuple[str, ...]:
     said = []
     if invalid:
-        said.append(f"not invertible at {invalid} of {checked} rows: no likelihood holds there")
+        said.append(not_invertible(invalid, checked))
     if found.excess > WIDTH * found.half_displacement:
-        share = found.excess / max(found.half_displacement, 1e-300)
-        said.append(f"transport not shown optimal: up to {share:.0%} of its cost may be too much")
+        said.append(not_shown(found.excess / max(found.half_displacement, 1e-300)))
     return tuple(said)

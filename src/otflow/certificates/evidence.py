@@ -14,11 +14,11 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from otflow.certificates.bounds import ASSUMPTION, lower_bound, upper_bound
-from otflow.certificates.certificate import ESTIMATED, Line
+from otflow.certificates.certificate import ESTIMATED, Line, line_of
 from otflow.certificates.lines import labelled, mean_line
 from otflow.certificates.tails import upper_tail
 from otflow.flow.objective import kl_terms
-from otflow.support.html import number, table
+from otflow.support.html import table
 
 _USABLE, _LIGHT = 0.7, 0.5  # Vehtari et al., Pareto smoothed importance sampling (2024)
 _FEW = 0.1  # effective share of draws below which a finding says so
@@ -67,17 +67,14 @@ class Evidence:
         Raises:
             KeyError: there is none; the message lists the names.
         """
-        found = {line.name: line for line in self.lines}
-        if name not in found:
-            raise KeyError(f"expected one of {list(found)}; got {name!r}.")
-        return found[name]
+        return line_of(self.lines, name)
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Name, value, interval and label, for tables."""
         share = f"{100 * self.ess / self.n:.1f} % of {self.n} draws"
         shown = [("effective sample size", f"{self.ess:.0f}", share, ESTIMATED)]
         shown.append(("Pareto k", f"{self.pareto_k:.2f}", "usable below 0.7", ESTIMATED))
-        return shown + [(x.name, number(x.value), _ends(x.interval), x.label) for x in self.lines]
+        return shown + [line.texts for line in self.lines]
 
     def _repr_html_(self) -> str:
         found = table("", ("what", "value", "interval", "label"), self.rows())
@@ -169,12 +166,3 @@ def _findings(share: float, k: float) -> Iterator[str]:
         yield f"Pareto k is {k:.2f}: the weights have no variance, averages converge slowly"
     if share < _FEW:
         yield f"the draws are worth {100 * share:.2g} % of their number"
-
-
-def _ends(interval: tuple[float | None, float | None] | None) -> str:
-    if interval is None:
-        return ""
-    low, high = (None if end is None else f"{end:.4g}" for end in interval)
-    if low is None or high is None:
-        return f"<= {high}" if low is None else f">= {low}"
-    return f"[{low}, {high}]"

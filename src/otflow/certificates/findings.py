@@ -14,6 +14,13 @@ P_VALUE = 0.01  # each test: a clean flow is accused with this probability
 GAP = 0.1  # of J_alpha
 
 
+# how sentences begin that deny optimality, or the density
+NOT_OPTIMAL = "not optimal: "
+_NOT_INVERTIBLE, _NO_DENSITY, _DIFFER = "not invertible", "no density: ", "laws differ: "
+_LOG_DET = "the reported log-determinant"
+NO_LIKELIHOOD = (_DIFFER, _NO_DENSITY, _LOG_DET, _NOT_INVERTIBLE)
+
+
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What accuses a flow, or does not.
@@ -62,28 +69,24 @@ def _map_findings(facts: Facts) -> list[str]:
     """Bijection, optimality, monotonicity and the mass of the density."""
     found = []
     if facts.invalid:
-        found.append(
-            f"not invertible at {facts.invalid} of {facts.checked} rows: no likelihood holds there"
-        )
+        found.append(not_invertible(facts.invalid, facts.checked))
     moved, excess = _moved(facts), 2 * facts.excess
     if excess > WIDTH * moved:
-        found.append(
-            f"transport not shown optimal: up to {excess / moved:.0%} of its cost may be too much"
-        )
+        found.append(not_shown(excess / moved))
     if facts.violations > 0:
         found.append(
-            f"not optimal: {facts.violations / facts.pairs:.2%} of random pairs are not monotone "
+            f"{NOT_OPTIMAL}{facts.violations / facts.pairs:.2%} of random pairs are not monotone "
             "(<T(x)-T(x'), x-x'> < 0)"
         )
     if facts.asymmetry > ASYMMETRY:
         found.append(
-            f"not optimal: grad T is not symmetric (relative asymmetry {facts.asymmetry:.2g})"
+            f"{NOT_OPTIMAL}grad T is not symmetric (relative asymmetry {facts.asymmetry:.2g})"
         )
     if facts.smallest <= 0:
         found.append(f"grad T has an eigenvalue {facts.smallest:.2g} <= 0: T folds or turns")
     if facts.integral is not None and facts.integral.above_one:
         total = facts.integral.mean
-        found.append(f"no density: it integrates to {total:.3g}, the map folds off the rows")
+        found.append(f"{_NO_DENSITY}it integrates to {total:.3g}, the map folds off the rows")
     return found
 
 
@@ -102,14 +105,12 @@ def _law_findings(facts: Facts) -> list[str]:
     """Log-determinant, end-point law and J_alpha."""
     found = []
     if facts.log_det_error > LOG_DET + 5 * facts.nll_error:
-        found.append(
-            f"the reported log-determinant is wrong by {facts.log_det_error:.2g} nats on average"
-        )
+        found.append(f"{_LOG_DET} is wrong by {facts.log_det_error:.2g} nats on average")
     if facts.nll_error > 0.02:
         found.append(f"integration error {facts.nll_error:.2g} nats in the nll: raise n_steps")
     for name, test in facts.tests.items():
         if test.p_value < P_VALUE:
-            found.append(f"laws differ: {name} (p = {test.p_value:.2g})")
+            found.append(f"{_DIFFER}{name} (p = {test.p_value:.2g})")
     known = facts.penalty
     if known is not None and known.gap > GAP * known.objective:
         found.append(
@@ -117,6 +118,16 @@ def _law_findings(facts: Facts) -> list[str]:
             "too much"
         )
     return found
+
+
+def not_invertible(invalid: int, checked: int) -> str:
+    """Of rows without an inverse."""
+    return f"{_NOT_INVERTIBLE} at {invalid} of {checked} rows: no likelihood holds there"
+
+
+def not_shown(share: float) -> str:
+    """Of a bracket too wide to tell, `share` of the cost."""
+    return f"transport not shown optimal: up to {share:.0%} of its cost may be too much"
 
 
 def _moved(facts: Facts) -> float:

@@ -16,7 +16,7 @@ from otflow.certificates.course import Course
 from otflow.certificates.summary import Compared, Summary, findings
 from otflow.certificates.two_sample import TwoSample, mmd
 from otflow.data.columns import check_inside
-from otflow.data.conditions import check_condition, refuse_condition
+from otflow.data.conditions import refuse_condition
 from otflow.data.quirks import quirks
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import Integral, doubt, told
@@ -79,7 +79,7 @@ def summarise(
     start, rng = time.perf_counter(), np.random.default_rng(seed)
     if len(X) < LEAST_ROWS:
         raise ValueError(f"X: expected at least {LEAST_ROWS} rows; got {len(X)}.")
-    c = _condition(model, condition, len(X), "condition")
+    c = model.scaled_condition(condition, len(X))
     order = rng.permutation(len(X))  # the first of them stand for all: tables come sorted
     X, c = X[order], None if c is None else c[order]
     inside = model.chart.inside(X).all(axis=1)
@@ -126,18 +126,6 @@ def summarise(
     return dataclasses.replace(found, findings=findings(found, doubt(model.flow, integral), odd))
 
 
-def _condition(
-    model: Model, condition: object, n: int, name: str
-) -> Float[np.ndarray, "n k"] | None:
-    """The condition of n rows in the space that the flow knows."""
-    if not model.flow.condition_dim:
-        refuse_condition(condition, name)
-        return None
-    k, names = model.flow.condition_dim, model.condition_columns
-    found = check_condition(condition, n, k, names, name)
-    return found if model.condition is None else model.condition.forward(found)
-
-
 def _training(
     model: Model, X: np.ndarray | None, condition: object, rng: np.random.Generator
 ) -> np.ndarray | None:
@@ -146,7 +134,7 @@ def _training(
         refuse_condition(condition, "condition_train")
         return None
     z = model.dequantized(X, rng, "X_train")
-    return _joined(z, _condition(model, condition, len(z), "condition_train"))
+    return _joined(z, model.scaled_condition(condition, len(z), "condition_train"))
 
 
 def _joined(z: np.ndarray, condition: np.ndarray | None) -> np.ndarray:

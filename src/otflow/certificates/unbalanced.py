@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 
 from otflow.certificates.bounds import ASSUMPTION, lower_bound
 from otflow.certificates.bracket import Bracket, bracket
-from otflow.certificates.certificate import ESTIMATED, Certificate, Line, proved
+from otflow.certificates.certificate import Certificate, Line
 from otflow.certificates.fitting import DualConfig, fit_dual
 from otflow.certificates.growth_dual import GrowthDual, shares_x, shares_y
-from otflow.certificates.lines import mean_line
+from otflow.certificates.lines import labelled, mean_line
 from otflow.flow.growing import GrowingFlow
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.precision import cast, default_rules, precision
@@ -170,7 +170,7 @@ def _price_lines(found: Bracket, own: bool) -> list[Line]:
     )
     bound = "price less the least one, at most"
     return [
-        _labelled(
+        _line(
             "WFR(start, what arrives)",
             found.half_displacement,
             (found.lower, found.upper),
@@ -178,11 +178,11 @@ def _price_lines(found: Bracket, own: bool) -> list[Line]:
             found.confidence,
             whole,
         ),
-        _labelled("excess price", found.gap, (0.0, found.excess), bound, found.confidence, in_gap),
+        _line("excess price", found.gap, (0.0, found.excess), bound, found.confidence, in_gap),
     ]
 
 
-def _labelled(
+def _line(
     name: str,
     value: float,
     ends: tuple[float | None, float | None],
@@ -190,8 +190,7 @@ def _labelled(
     confidence: float,
     doubt: str,
 ) -> Line:
-    label = ESTIMATED if doubt else proved(confidence)
-    told = f"{text}; estimated only, since {doubt}" if doubt else text
+    label, told = labelled(confidence, text, doubt)
     return Line(name, value, ends, label, _UNIT, told)
 
 
@@ -211,7 +210,7 @@ def _end_line(
     of_y = unit * flow.mass_y * (1 - shares_y(dual, y, near))
     bounds = [lower_bound(values, level) for values in (of_x, of_y)]
     low = max(bounds[0].value + bounds[1].value, 0.0)
-    return _labelled(
+    return _line(
         "WFR(start, wanted end), lower bound",
         max(float(of_x.mean() + of_y.mean()), 0.0),
         (low, None),

@@ -56,7 +56,7 @@ def between(
     with the rows that the cells arrive at in obsm (or layers).
     """
     from otflow.cli.tables import PIPE, check_target
-    from otflow.estimator.population_map import check_way
+    from otflow.support.checks import check_share
     from otflow.support.files import check_apart, check_writable
 
     settings = {"alpha": alpha, "n_steps": n_steps, "max_iter": max_iter, "seed": seed}
@@ -72,7 +72,7 @@ def between(
     if model is not None:
         check_writable(model)
     check_apart({"--out": out, "--model": model}, inputs)
-    check_way("--at", at)
+    check_share("--at", at)
     times = {"--time": time, "--from": start, "--to": end}
     if cells:
         where = f"with a {_CELLS} file"
@@ -123,11 +123,11 @@ class _Source:
 
 def _of_tables(first: Path, columns: str | None, condition: str | None, second: Path) -> _Source:
     """Two tables; the columns of the condition come last, and stay as they are."""
-    from otflow.cli.tables import read_input, write_output
+    from otflow.cli.tables import join_names, read_input, split_names, write_output
     from otflow.support.frames import check_names
 
-    given = [] if condition is None else condition.split(",")
-    chosen = None if columns is None else ",".join([*columns.split(","), *given])
+    given = [] if condition is None else split_names(condition)
+    chosen = None if columns is None else join_names([*split_names(columns), *given])
     tables = [read_input(path, chosen) for path in (first, second)]
     if chosen is None and given:
         known = tables[0].columns or ()

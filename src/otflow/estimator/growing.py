@@ -15,7 +15,7 @@ from otflow.flow.growing import GrowingFlow, GrowthEvaluation, evaluate_growth
 from otflow.model.growingfile import GrowingModel, load_growing, save_growing
 from otflow.parallel.devices import use_all_cores
 from otflow.schemes.base import check_steps
-from otflow.support.checks import check_count, check_number, check_rows
+from otflow.support.checks import check_count, check_number, check_rows, check_share
 from otflow.support.frames import check_names
 from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
@@ -73,7 +73,7 @@ class GrowingBetween:
     def rates(self, X: Any, time: float = 0.0, span: float = 0.01) -> Float[np.ndarray, " n"]:
         """The mean growth rates of rows from `time` on, over a share `span` of the way, (n,)."""
         check_number("span", span, positive=True)
-        then = min(_check_time(time) + span, 1.0)
+        then = min(check_share("time", time) + span, 1.0)
         x = self._scaled("X", X)
         before, after = (self.model.flow.at(x, t)[1] for t in (then - span, then))
         return (after.astype(float) - before) / span
@@ -83,7 +83,7 @@ class GrowingBetween:
 
         X stands for the whole first population: at time 0 each row has mass_x / n.
         """
-        rows, log_mass = self.model.flow.at(self._scaled("X", X), _check_time(time))
+        rows, log_mass = self.model.flow.at(self._scaled("X", X), check_share("time", time))
         mass = self.model.flow.mass_x / len(rows) * np.exp(log_mass.astype(float))
         return Mass(self.model.scale.inverse(rows), mass)
 
@@ -132,12 +132,6 @@ class GrowingBetween:
     def _scaled(self, name: str, rows: Any) -> Float[np.ndarray, "n d"]:
         check_names(name, rows, self.model.columns)
         return self.model.scale.forward(check_rows(name, rows, self.model.flow.dim))
-
-
-def _check_time(time: Any) -> float:
-    if check_number("time", time, positive=False) > 1:
-        raise ValueError(f"time: expected a number in [0, 1]; got {time}.")
-    return float(time)
 
 
 def _warn_lost(valid: Any, what: str) -> None:

@@ -20,8 +20,6 @@ from sklearn.utils import validation  # noqa: E402
 class JudgedEstimator(FittedEstimator):
     """The part of `OTFlow` that says how good a fit is; see there."""
 
-    alpha: float
-
     @staticmethod
     def load(path: str | Path) -> Any:
         """The fitted estimator that `save` wrote: `otflow.load`.
@@ -44,7 +42,7 @@ class JudgedEstimator(FittedEstimator):
         history, p = self.history_, trainable_parameters(self.flow_.potential)
         if self.n_train_ is None or self.n_iter_ not in history["iteration"]:
             return None
-        row, alpha = history["iteration"].index(self.n_iter_), float(self.alpha)
+        row, alpha = history["iteration"].index(self.n_iter_), float(self.used("alpha"))
         try:
             gap = sum(
                 (history[f"val_{name}"][row] - history[f"train_{name}"][row]) * weight

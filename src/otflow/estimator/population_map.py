@@ -11,11 +11,11 @@ from jaxtyping import Float
 from otflow.certificates import Certificate, certify_conditional, certify_model
 from otflow.certificates.lines import test_lines
 from otflow.certificates.two_sample import mmd, sliced_w2
-from otflow.data.conditions import check_condition, refuse_condition
+from otflow.data.conditions import refuse_condition
 from otflow.estimator.estimator import OTFlow
 from otflow.estimator.loading import load
 from otflow.reference import discrete
-from otflow.support.checks import check_count, check_number, check_rows
+from otflow.support.checks import check_count, check_rows, check_share
 from otflow.support.extras import require
 from otflow.support.frames import check_names, names_of
 from otflow.support.html import number, table
@@ -67,7 +67,7 @@ class Between:
 
         Where T is optimal that is the displacement interpolation, the shortest path of laws.
         """
-        check_way("t", t)
+        check_share("t", t)
         rows = self._rows("X", X)
         return (1 - t) * rows + t * self.transform(rows, condition)
 
@@ -95,8 +95,7 @@ class Between:
             ValueError, TypeError: rows or labels of other shapes.
             ImportError: scikit-learn is missing.
         """
-        ends = self._beside("X", self.transform(X, condition_x), condition_x)
-        rows = self._beside("Y", self._rows("Y", Y), condition_y)
+        ends, rows = self._meeting(X, Y, condition_x, condition_y)
         return _vote(ends, labels, rows, neighbours)
 
     def fates(
@@ -117,8 +116,7 @@ class Between:
             ValueError, TypeError: rows or labels of other shapes.
             ImportError: scikit-learn is missing.
         """
-        ends = self._beside("X", self.transform(X, condition_x), condition_x)
-        rows = self._beside("Y", self._rows("Y", Y), condition_y)
+        ends, rows = self._meeting(X, Y, condition_x, condition_y)
         return _vote(rows, labels, ends, neighbours)
 
     def w2(self, X: Any, Y: Any, most: int = 1000, seed: int = 0, condition: Any = None) -> float:
@@ -155,17 +153,14 @@ class Between:
         if Y is None:
             return found
         seed = options.get("seed", 0)
-        ends = self._beside("X", self.transform(X, condition_x), condition_x)
-        held = self._beside("Y", self._rows("Y", Y, least=20), condition_y)
-        k = min(len(ends), len(held), _TEST_ROWS)
-        rng = np.random.default_rng(seed)
-        ends, held = (rows[rng.permutation(len(rows))[:k]] for rows in (ends, held))
+        ends, held = self._meeting(X, Y, condition_x, condition_y, least=20)
+        ends, held = _as_many(ends, held, _TEST_ROWS, seed)
         beside = " with their conditions" if self.model.n_conditions_ else ""
         tests = {
             f"T(X) against Y{beside}, MMD": mmd(ends, held, seed=seed),
             f"T(X) against Y{beside}, sliced W2": sliced_w2(ends, held, seed=seed),
         }
-        return dataclasses.replace(found, lines=(*found.lines, *test_lines(tests, k)))
+        return dataclasses.replace(found, lines=(*found.lines, *test_lines(tests, len(ends))))
 
     def certified(self, X: Any, Y: Any = None, *given: Any, **options: Any) -> "Between":
         """The map with the certificate that `certify` finds, which it then shows."""
@@ -184,18 +179,20 @@ class Between:
         check_names(name, rows, self.model.model_.columns)
         return check_rows(name, rows, self.model.flow_.dim, least)
 
+    def _meeting(
+        self, X: Any, Y: Any, condition_x: Any, condition_y: Any, least: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where rows of X are carried, and rows of Y, each beside its condition."""
+        ends = self._beside("X", self.transform(X, condition_x), condition_x)
+        return ends, self._beside("Y", self._rows("Y", Y, least), condition_y)
+
     def _beside(
         self, name: str, rows: Float[np.ndarray, "n d"], condition: Any
     ) -> Float[np.ndarray, "n dk"]:
         """Rows in the common scale, and beside each its condition on the scale the flow knows."""
-        z, own = self.model.standardizer_.forward(rows), self.model.model_
-        told = f"condition_{name.lower()}"
-        if own.condition is None:
-            refuse_condition(condition, told)
-            return z
-        k = own.flow.condition_dim
-        c = check_condition(condition, len(rows), k, own.condition_columns, told)
-        return np.column_stack([z, own.condition.forward(c)])
+        z = self.model.standardizer_.forward(rows)
+        c = self.model.model_.scaled_condition(condition, len(rows), f"condition_{name.lower()}")
+        return z if c is None else np.column_stack([z, c])
 
     def save(self, path: str | Path) -> None:
         """Write the map to one model file without code; a certificate is no part of it."""
@@ -252,17 +249,6 @@ def _vote(
     return Carried(classes[shares.argmax(axis=1)], shares, classes)
 
 
-def check_way(name: str, t: Any) -> float:
-    """How far on the way, a number in [0, 1].
-
-    Raises:
-        TypeError, ValueError: anything else.
-    """
-    if (found := check_number(name, t, positive=False)) > 1:
-        raise ValueError(f"{name}: expected a number in [0, 1]; got {t}.")
-    return found
-
-
 def sample_w2(x: Any, y: Any, most: int = 1000, seed: int = 0) -> float:
     """W2 between two equally large samples, at most `most` rows a side, by exact transport.
 
@@ -275,6 +261,12 @@ def sample_w2(x: Any, y: Any, most: int = 1000, seed: int = 0) -> float:
     check_count("most", most)
     check_names("y", y, names_of(x))
     x, y = check_rows("x", x), check_rows("y", y)
+    return math.sqrt(2 * discrete(*_as_many(x, y, most, seed)).half_w2_squared)
+
+
+def _as_many(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], most: int, seed: int
+) -> list[Float[np.ndarray, "k d"]]:
+    """As many random rows of both, at most `most`."""
     k, rng = min(len(x), len(y), most), np.random.default_rng(seed)
-    x, y = (rows[rng.permutation(len(rows))[:k]] for rows in (x, y))
-    return math.sqrt(2 * discrete(x, y).half_w2_squared)
+    return [rows[rng.permutation(len(rows))[:k]] for rows in (x, y)]

@@ -17,8 +17,8 @@ from otflow.data.columns import check_inside
 from otflow.estimator.metropolis import independence_metropolis
 from otflow.flow.pushed_normal import Draws, PushedNormal
 from otflow.flow.unnormalised import LogDensity
-from otflow.model.modelfile import decode, encode, unreadable
-from otflow.model.tensorfile import check_finite, read_header, read_tensors, write_tensors
+from otflow.model.modelfile import DAMAGE, decode, encode, read_parts, unreadable
+from otflow.model.tensorfile import write_tensors
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.extras import require
 from otflow.support.html import table
@@ -28,7 +28,6 @@ from otflow.support.precision import dtype_of, precision
 
 _ENTRY, _VERSION = "otflow-posterior", 1
 _DRAWS = 2**14  # behind `evidence`
-_DAMAGE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class Chains(NamedTuple):
@@ -202,17 +201,14 @@ class Posterior:
         if not path.is_file():
             raise FileNotFoundError(f"no such file: {path}.")
         try:
-            document, tensors = read_header(path, _ENTRY).document, read_tensors(path)
-            check_finite(tensors)
-            if document["format_version"] != _VERSION:
-                raise ValueError(f"format version {document['format_version']!r} is not read")
+            document, tensors = read_parts(path, _ENTRY, _VERSION)
             with precision(document["dtype"]):
                 law = decode(document["structure"], tensors)
             names = tuple(map(str, document["names"]))
             if not isinstance(law, PushedNormal) or len(names) != law.dim or tensors:
                 raise ValueError("expected a law and the names of its parameters")
             found = Posterior(law, names, None, document["status"], dict(document["training"]))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise unreadable(path, error) from error
         if log_density is None:
             return found

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.flow.flow import Flow
 from otflow.potentials.base import AbstractPotential, check_points
+from otflow.support.checks import check_shapes
 from otflow.targets import AbstractTarget, Moments
 
 
@@ -28,10 +29,7 @@ class FlowTarget(AbstractTarget):
         d = self.flow.dim
         if self.flow.condition_dim:
             raise ValueError("flow: expected an unconditional flow; take flow.given(condition).")
-        for name, shape in {"shift": (d,), "scale": (d,), "mean": (d,), "cov": (d, d)}.items():
-            got = getattr(self, name).shape
-            if got != shape:
-                raise ValueError(f"{name}: expected shape {shape}; got {got}.")
+        check_shapes(self, {"shift": (d,), "scale": (d,), "mean": (d,), "cov": (d, d)})
 
     @property
     def dim(self) -> int:
@@ -81,10 +79,7 @@ class ConditionalFlowTarget(AbstractTarget):
         if not k:
             raise ValueError("flow: expected a conditional flow; got an unconditional one.")
         shapes = {"shift": (d,), "scale": (d,), "offset": (k,), "rate": (k,)}
-        for name, shape in (shapes | {"mean": (d,), "cov": (d, d), "gain": (d, k)}).items():
-            got = getattr(self, name).shape
-            if got != shape:
-                raise ValueError(f"{name}: expected shape {shape}; got {got}.")
+        check_shapes(self, shapes | {"mean": (d,), "cov": (d, d), "gain": (d, k)})
 
     @property
     def dim(self) -> int:

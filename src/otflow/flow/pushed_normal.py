@@ -13,6 +13,7 @@ from otflow.flow.unnormalised import LogDensity, OnLine, from_line
 from otflow.parallel.batching import map_rows
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes import Conforming
+from otflow.support.checks import check_shapes
 from otflow.support.precision import dtype_of, precision
 from otflow.targets import StandardNormal
 
@@ -42,10 +43,7 @@ class PushedNormal(eqx.Module):
 
     def __check_init__(self) -> None:
         d = self.potential.dim
-        for name, shape in {"shift": (d,), "factor": (d, d)}.items():
-            got = getattr(self, name).shape
-            if got != shape:
-                raise ValueError(f"{name}: expected shape {shape}; got {got}.")
+        check_shapes(self, {"shift": (d,), "factor": (d, d)})
         if len(self.columns.step) != d or not self.scheme.takes(self.potential):
             raise ValueError(f"potential: expected one for {self.columns} and {self.scheme}.")
 

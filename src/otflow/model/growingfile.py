@@ -9,10 +9,8 @@ import numpy as np
 import otflow
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.growing import GrowingFlow
-from otflow.model.modelfile import DAMAGE, decode, encode
-from otflow.model.tensorfile import check_finite, read_header, read_tensors, write_tensors
-from otflow.parallel.devices import use_all_cores
-from otflow.support.files import one_line
+from otflow.model.modelfile import DAMAGE, decode, encode, read_parts, unreadable
+from otflow.model.tensorfile import write_tensors
 from otflow.support.precision import dtype_of, precision
 
 _ENTRY, _VERSION = "otflow-growth", 1
@@ -76,12 +74,7 @@ def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}.")
     try:
-        found = read_header(path, _ENTRY).document
-        if found["format_version"] != _VERSION:
-            raise ValueError(f"format version {found['format_version']!r} is not read")
-        tensors = read_tensors(path)
-        check_finite(tensors)
-        use_all_cores()
+        found, tensors = read_parts(path, _ENTRY, _VERSION)
         with precision(found["dtype"]):
             flow = decode(found["structure"]["flow"], tensors)
         scale = decode(found["structure"]["scale"], tensors, numpy=True)
@@ -91,5 +84,4 @@ def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]
         history: dict[str, Any] = {k: list(map(float, v)) for k, v in found["history"].items()}
         return GrowingModel(flow, scale, columns, float(found["alpha"])), history
     except DAMAGE as error:
-        why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
-        raise ValueError(f"{path}: not a readable flow with growth ({why}).") from error
+        raise unreadable(path, error, "flow with growth") from error

@@ -194,7 +194,7 @@ class Model:
             with precision(dtype_of(self.flow)):
                 target = self.flow.target
                 if target.condition_dim:
-                    target = target.given(jnp.asarray(self._condition(own, stop - start)))
+                    target = target.given(jnp.asarray(self.scaled_condition(own, stop - start)))
                 key = jax.random.key(seed)
                 if number:  # far from what a target splits its key into
                     key = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 1), number)
@@ -213,18 +213,29 @@ class Model:
             raise ValueError("condition: expected none, the model is unconditional; got one.")
         if np.ndim(condition) != 1:
             raise ValueError(f"condition: expected shape ({k},); got {np.shape(condition)}.")
-        flow = self.flow.given(self._condition(condition, 1)[0])
+        scaled = self.scaled_condition(condition, 1)
+        assert scaled is not None
+        flow = self.flow.given(scaled[0])
         return dataclasses.replace(self, flow=flow, condition=None, condition_columns=None)
 
     def _map(self, function: Callable[..., Any], x: np.ndarray, condition: Any) -> Any:
         """function(rows, their condition in the flow's space or None) over batches of the rows."""
-        if not self.flow.condition_dim:
-            refuse_condition(condition)
+        d, c = x.shape[1], self.scaled_condition(condition, len(x))
+        if c is None:
             return map_rows(lambda rows: function(rows, None), x, _BATCH)
-        d, c = x.shape[1], self._condition(condition, len(x))
         return map_rows(lambda rows: function(rows[:, :d], rows[:, d:]), np.hstack([x, c]), _BATCH)
 
-    def _condition(self, condition: Any, n: int) -> Float[np.ndarray, "n k"]:
-        """The condition of n points in the space that the flow knows."""
-        found = check_condition(condition, n, self.flow.condition_dim, self.condition_columns)
+    def scaled_condition(
+        self, condition: Any, n: int, name: str = "condition"
+    ) -> Float[np.ndarray, "n k"] | None:
+        """The condition of n points in the space that the flow knows; None where it takes none.
+
+        Raises:
+            ValueError, TypeError: none or another shape where it takes one, or the reverse.
+        """
+        k = self.flow.condition_dim
+        if not k:
+            refuse_condition(condition, name)
+            return None
+        found = check_condition(condition, n, k, self.condition_columns, name)
         return found if self.condition is None else self.condition.forward(found)

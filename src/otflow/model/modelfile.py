@@ -43,6 +43,7 @@ from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 FORMAT_VERSION = 2
 _ENTRY = "otflow"  # of the header's metadata
 DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+_Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
     for cls in (
@@ -119,10 +120,25 @@ def read_model_header(path: str | Path) -> Header:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: str | Path, error: Exception) -> ValueError:
+def unreadable(path: str | Path, error: Exception, what: str = "otflow model") -> ValueError:
     """The one error for a file that is no model, in one line."""
     why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
-    return ValueError(f"{path}: not a readable otflow model ({why}).")
+    return ValueError(f"{path}: not a readable {what} ({why}).")
+
+
+def read_parts(path: Path, entry: str, version: int) -> _Parts:
+    """Metadata and tensors of a file of another kind, under its own entry of the header.
+
+    Raises:
+        ValueError, KeyError: no such entry, another version, or numbers that are not finite.
+    """
+    document = read_header(path, entry).document
+    if document["format_version"] != version:
+        raise ValueError(f"format version {document['format_version']!r} is not read")
+    tensors = read_tensors(path)
+    check_finite(tensors)
+    use_all_cores()
+    return document, tensors
 
 
 def load_model(path: str | Path) -> Model:
@@ -262,9 +278,6 @@ def _check_fields(node: eqx.Module) -> None:
             if not isinstance(value, f.type):
                 got = getattr(value, "shape", type(value).__name__)
                 raise ValueError(f"{type(node).__name__}.{f.name}: expected {f.type}; got {got}")
-
-
-_Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
 
 
 def _network_by_default(metadata: dict[str, Any], tensors: dict[str, Any]) -> _Parts:

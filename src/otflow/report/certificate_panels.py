@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from otflow.certificates import Certificate
-from otflow.certificates.certificate import ESTIMATED, interval_text
+from otflow.certificates.certificate import ESTIMATED
 from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
 from otflow.support.html import number
 
@@ -51,10 +51,7 @@ def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
 
 def _lines(certificate: Certificate) -> Words:
     header = ("what", "value", "interval", "label", "meaning")
-    rows = tuple(
-        (x.name, number(x.value), interval_text(x.interval), x.label, f"{x.explanation} [{x.unit}]")
-        for x in certificate.lines
-    )
+    rows = tuple((*x.texts, f"{x.explanation} [{x.unit}]") for x in certificate.lines)
     return Words("lines", "All lines", "", header, rows)
 
 

@@ -16,7 +16,6 @@ from otflow.studies.result import (
     Series,
     StudyResult,
     above_minimum,
-    failures,
     groups,
     make_series,
     replicates,
@@ -65,16 +64,15 @@ def summarise_alpha(
         statements += [*found, *_recovery(cells)]
     else:
         series = [make_series(n, grouped, n) for n in ("transport", "nll")]
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS if exact else _DATA_COLUMNS,
         rows=rows,
         statements=statements,
         series=series,
         x_name="alpha",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

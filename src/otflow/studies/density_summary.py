@@ -9,7 +9,6 @@ from otflow.studies.result import (
     Group,
     StudyResult,
     Z,
-    failures,
     groups,
     make_series,
     verdict_equal,
@@ -27,16 +26,15 @@ def summarise_density(
     grouped = groups(cells, "steps")
     rows: list[dict[str, Any]] = [_row(steps, group) for steps, group in grouped.items()]
     names = ("integral", "kl")
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=rows,
         statements=[_one(grouped), _below_the_truth(grouped)] if grouped else [],
         series=[make_series(name, grouped, name) for name in names] if grouped else [],
         x_name="steps",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

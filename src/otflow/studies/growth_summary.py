@@ -10,7 +10,6 @@ from otflow.studies.result import (
     Group,
     StudyResult,
     Z,
-    failures,
     groups,
     make_series,
     replicates,
@@ -39,16 +38,15 @@ def summarise_growth(
         rate = fit_rate(list(sizes), replicates(sizes, "growth_error"))
         claim = "the error of the growth falls like n^-1/2"
         statements.append(Statement(claim, verdict_slope(rate, -0.5, 0.25), rate.text))
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=rows,
         statements=statements,
         series=series,
         x_name="delta",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

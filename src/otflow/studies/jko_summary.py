@@ -14,7 +14,6 @@ from otflow.studies.result import (
     Series,
     StudyResult,
     Z,
-    failures,
     groups,
     make_series,
     replicates,
@@ -51,16 +50,15 @@ def summarise_jko(
     statements = (
         [*_order(ends), *_scheme(blocks), _minima(blocks), _exact(blocks)] if blocks else []
     )
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=[_row(tau, chain) for tau, chain in chains.items()],
         statements=statements,
         series=_series(ends, chains),
         x_name="tau",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

@@ -62,6 +62,14 @@ class StudyResult:
     planned: int | None
     failed: list[tuple[str, str]]
 
+    @staticmethod
+    def of(
+        settings: dict[str, Any], cells: "Sequence[Cell]", planned: int | None, **found: Any
+    ) -> "StudyResult":
+        """With the numbers of cells; `found` are the other fields."""
+        counts = {"cells": len(cells), "planned": planned, "failed": failures(cells)}
+        return StudyResult(settings=settings, **found, **counts)  # type: ignore[arg-type]
+
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON knows it; NaN and infinities become None."""
         return plain(dataclasses.asdict(self))

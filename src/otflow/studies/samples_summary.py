@@ -14,7 +14,6 @@ from otflow.studies.result import (
     Group,
     Series,
     StudyResult,
-    failures,
     groups,
     make_series,
     replicates,
@@ -56,16 +55,15 @@ def summarise_samples(
     series: list[Series] = []
     if best is not None and len(grouped) > 1:
         statements, series = _statements(grouped, spreads, alpha, p_eff)
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=rows,
         statements=statements,
         series=series,
         x_name="n",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

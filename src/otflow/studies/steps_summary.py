@@ -10,7 +10,6 @@ from otflow.studies.result import (
     Group,
     StudyResult,
     above_minimum,
-    failures,
     groups,
     make_series,
     replicates,
@@ -53,16 +52,15 @@ def summarise_steps(
     if conforming:
         claim = "conforming: J >= J*_alpha at every number of steps"
         statements.append(above_minimum(claim, conforming, "K"))
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=rows,
         statements=statements,
         series=series,
         x_name="n_steps",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

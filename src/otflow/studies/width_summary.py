@@ -14,7 +14,6 @@ from otflow.studies.result import (
     Group,
     StudyResult,
     Z,
-    failures,
     groups,
     make_series,
 )
@@ -47,8 +46,10 @@ def summarise_width(
             _above(best),
         ]
     exact = [g.cells[0].values["exact_objective"] for g in trained.values()]
-    return StudyResult(
-        settings=settings,
+    return StudyResult.of(
+        settings,
+        cells,
+        planned,
         columns=_COLUMNS,
         rows=rows,
         statements=statements,
@@ -58,9 +59,6 @@ def summarise_width(
             make_series("J(theta_N)", discrete, "objective"),
         ],
         x_name="width",
-        cells=len(cells),
-        planned=planned,
-        failed=failures(cells),
     )
 
 

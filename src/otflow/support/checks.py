@@ -1,6 +1,7 @@
 """Checks of arguments, in one form: which argument, what was expected, what came."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,18 @@ def check_fraction(name: str, value: Any) -> float:
     return number
 
 
+def check_share(name: str, value: Any) -> float:
+    """A number in [0, 1], such as a time on the way.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
+    number = check_number(name, value, positive=False)
+    if number > 1:
+        raise ValueError(f"{name}: expected a number in [0, 1]; got {value}.")
+    return number
+
+
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """An integer >= least.
 
@@ -105,6 +118,14 @@ def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> Float[n
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity.")
     return array
+
+
+def check_shapes(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the arrays among a node's fields have these shapes."""
+    for name, shape in shapes.items():
+        got = getattr(node, name).shape
+        if got != shape:
+            raise ValueError(f"{name}: expected shape {shape}; got {got}.")
 
 
 def check_weights(name: str, value: Any, size: int | None = None) -> Float[np.ndarray, " k"]:
