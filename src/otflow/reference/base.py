@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from otflow.reference.keys import generator_from_key
+from otflow.support.checks import check_count
+
 
 class AbstractReference(abc.ABC):
     """The exact minimiser of J_alpha = transport + alpha KL for one density rho0 and N(0, I).
@@ -44,8 +47,13 @@ class AbstractReference(abc.ABC):
         """The optimal map T of this alpha at the points x."""
 
     @abc.abstractmethod
+    def from_scores(self, scores: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """The points of rho0 at standard normal scores: random, or spread evenly."""
+
     def sample(self, key: Any, n: int) -> Float[np.ndarray, "n d"]:
         """n samples of rho0, determined by `key` (an int seed or a JAX PRNG key)."""
+        shape = (check_count("n", n), self.dim)
+        return self.from_scores(generator_from_key(key).standard_normal(shape))
 
     @abc.abstractmethod
     def log_prob(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

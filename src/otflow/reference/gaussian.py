@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.reference.base import AbstractReference
-from otflow.reference.keys import generator_from_key
 from otflow.reference.numerics import log_excess
-from otflow.support.checks import check_alpha, check_array, check_count, check_points
+from otflow.support.checks import check_alpha, check_array, check_points
 
 
 @final
@@ -42,10 +41,9 @@ class GaussianReference(AbstractReference):
         z = (check_points("x", x, self.dim) - self.mean) @ self.axes
         return self.mapped_mean + (z * (self.mapped_stds / self.stds)) @ self.axes.T
 
-    def sample(self, key: Any, n: int) -> Float[np.ndarray, "n d"]:
-        """n samples of N(mean, cov), (n, d); key is an int seed or a JAX PRNG key."""
-        noise = generator_from_key(key).standard_normal((check_count("n", n), self.dim))
-        return self.mean + (noise * self.stds) @ self.axes.T
+    def from_scores(self, scores: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """mean + U diag(sig) scores, (n, d) -> (n, d)."""
+        return self.mean + (scores * self.stds) @ self.axes.T
 
     def log_prob(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """log N(x; mean, cov) in nats, (n,)."""

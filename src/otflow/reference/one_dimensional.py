@@ -21,11 +21,10 @@ from scipy import special
 from otflow.reference.base import AbstractReference
 from otflow.reference.densities import AbstractDensity1D, Mixture1D
 from otflow.reference.displacement import solve_displacement
-from otflow.reference.keys import generator_from_key
 from otflow.reference.numerics import PiecewisePolynomial
 from otflow.reference.panels import QuantilePanels, quantile_panels
 from otflow.reference.tabulate import tabulate
-from otflow.support.checks import check_alpha, check_array, check_count, check_points
+from otflow.support.checks import check_alpha, check_array, check_points
 
 
 @final
@@ -63,10 +62,9 @@ class OneDimensionalReference(AbstractReference):
         mapped = s if self.displacement is None else s + self.displacement(s)
         return mapped.reshape(points.shape)
 
-    def sample(self, key: Any, n: int) -> Float[np.ndarray, "n 1"]:
-        """n samples of rho0, (n, 1): the quantile function at normal samples."""
-        scores = generator_from_key(key).standard_normal(check_count("n", n))
-        return self.panels.quantile(scores)[:, None]
+    def from_scores(self, scores: Float[np.ndarray, "n 1"]) -> Float[np.ndarray, "n 1"]:
+        """F^(-1)(Phi(scores)), (n, 1) -> (n, 1)."""
+        return self.panels.quantile(scores.ravel())[:, None]
 
     def quantile(self, u: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """F^(-1)(u) for probabilities u strictly between 0 and 1, (n,) -> (n,)."""

@@ -46,10 +46,10 @@ class ProductReference(AbstractReference):
         z = check_points("x", x, self.dim) @ self.rotation
         return self._columnwise(z, OneDimensionalReference.map) @ self.rotation.T
 
-    def sample(self, key: Any, n: int) -> Float[np.ndarray, "n d"]:
-        """n independent samples of rho0, (n, d); key is an int seed or a JAX PRNG key."""
-        shape = (check_count("n", n), self.dim)
-        return self._from_scores(generator_from_key(key).standard_normal(shape))
+    def from_scores(self, scores: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Q (F_i^(-1)(Phi(scores_i)))_i, (n, d) -> (n, d)."""
+        z = self._columnwise(scores, lambda factor, s: factor.panels.quantile(s))
+        return z @ self.rotation.T
 
     def log_prob(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """log rho0(x) = sum_i log rho_i((Q'x)_i) in nats, (n, d) -> (n,)."""
@@ -60,10 +60,6 @@ class ProductReference(AbstractReference):
         """The target-side Kantorovich potential sum_i psi_i((Q'y)_i), mean zero, (n, d) -> (n,)."""
         z = check_points("y", y, self.dim) @ self.rotation
         return np.sum(self._columnwise(z, OneDimensionalReference.psi), axis=1)
-
-    def _from_scores(self, scores: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        z = self._columnwise(scores, lambda factor, s: factor.panels.quantile(s))
-        return z @ self.rotation.T
 
     def _groups(self) -> Iterator[tuple[OneDimensionalReference, list[int]]]:
         columns: dict[int, list[int]] = {}

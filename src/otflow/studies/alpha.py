@@ -37,8 +37,8 @@ class AlphaStudy(AbstractStudy):
     problem: AbstractProblem
     alphas: tuple[float, ...] = ALPHAS
     seeds: tuple[int, ...] = (0, 1, 2, 3)
-    network: AbstractMembers = Network(width=48)
-    config: EnsembleConfig = EnsembleConfig()
+    network: AbstractMembers = Network(width=64)
+    config: EnsembleConfig = EnsembleConfig(natural=300, damping=1e-6)
     evaluation: int = 200_000
 
     kind: ClassVar[str] = "alpha"

@@ -81,9 +81,13 @@ def _extended(cell: Cell) -> Cell:
     v = with_gap(cell).values
     v["value_gap"] = v["exact_half_w2_squared"] - v["exact_objective"] - v["gap"]
     v["value_gap_se"] = v["gap_se"]
-    if "gap" in cell.values:  # transport + 2 alpha KL = 2 J - transport, with the little noise of J
-        v["limit_estimate"] = 2 * (v["exact_objective"] + v["gap"]) - v["transport"]
+    if "gap" in cell.values:  # J = J* + (J - J*) has little noise, and so has what follows from it
+        alpha, value = cell.inputs["alpha"], v["exact_objective"] + v["gap"]
+        v["limit_estimate"] = 2 * value - v["transport"]
         v["limit_estimate_se"] = math.hypot(2 * v["gap_se"], v["transport_se"])
+        noise = math.hypot(v["gap_se"], v["transport_se"]) / alpha
+        if noise < v["kl_se"]:
+            v["kl"], v["kl_se"] = (value - v["transport"]) / alpha, noise
     v["limit_error"] = abs(v["limit_estimate"] - v["exact_half_w2_squared"])
     v["limit_error_se"] = v["limit_estimate_se"]
     return dataclasses.replace(cell, values=v)

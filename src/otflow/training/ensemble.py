@@ -18,6 +18,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key
 
+from otflow.data.rows import Rows
+from otflow.flow.wide import Wide
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.checks import check_count, check_number
@@ -76,8 +78,12 @@ class Fresh(eqx.Module):
     keys: Key[Array, " k"]
 
     def draw(self, key: Array, x: None, step: Array, rows: int) -> Float[Array, "rows d"]:
-        """The batch of a step."""
+        """The batch of a first-order step."""
         return self.density.sample(jax.random.fold_in(key, step), rows)
+
+    def cover(self, key: Array, x: None, step: Array, rows: int) -> Rows:
+        """The batch of a natural-gradient step, with weights: it reaches far out."""
+        return Wide.of(self.density).draw(jax.random.fold_in(key, step), rows)
 
     @property
     def members(self) -> tuple[Any, Any]:
@@ -96,6 +102,8 @@ class Given(eqx.Module):
         if rows >= x.shape[0]:
             return x
         return x[jax.random.randint(jax.random.fold_in(key, step), (rows,), 0, x.shape[0])]
+
+    cover = draw  # nothing is known beyond the rows
 
     @property
     def members(self) -> tuple[Any, Any]:
@@ -139,7 +147,7 @@ def train_ensemble(
     unravel = ravel_pytree(jax.tree.map(lambda a: a[0], params))[1]
     flat = jax.vmap(lambda p: ravel_pytree(p)[0])(params)
     penalty = jnp.asarray(alpha, flat.dtype)
-    problem = _Problem(scheme, target, log_density, guard, unravel, source.draw, config)
+    problem = _Problem(scheme, target, log_density, guard, unravel, source, config)
     report = on_step or (lambda done: None)
     args = (static, *source.members, penalty)
     done = 0
@@ -178,7 +186,7 @@ class _Problem:
     log_density: Any
     guard: Any
     unravel: Any
-    draw: Any
+    source: Any
     config: EnsembleConfig
 
     def model(self, static: Any) -> PointModel:
@@ -216,7 +224,7 @@ class _FirstOrder:
 
             def step(state: Any, _: Any) -> tuple[Any, None]:
                 flat, inner, k = state
-                x = problem.draw(key, data, k, problem.config.first_order_rows)
+                x = problem.source.draw(key, data, k, problem.config.first_order_rows)
                 params = problem.unravel(flat)
                 means, gradient = batch_gradient(
                     scheme, problem.target, alpha, 0.0, params, static, x
@@ -258,7 +266,8 @@ class _Natural:
 
             def step(state: NaturalState, _: None) -> tuple[NaturalState, None]:
                 # numbers beyond any first-order step, so that no batch comes twice
-                x = problem.draw(key, data, problem.config.first_order + state.iteration, rows)
+                number = problem.config.first_order + state.iteration
+                x = problem.source.cover(key, data, number, rows)
                 return natural_step(model, self.config, alpha, state, x), None
 
             return jax.lax.scan(step, state, length=size)[0]

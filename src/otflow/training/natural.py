@@ -241,10 +241,15 @@ def _share(model: PointModel, state: NaturalState, x: Rows) -> Float[Array, ""]:
 
     def own() -> Float[Array, "2"]:
         e = normalisers(model(state.flat, x)[0])
-        return jnp.stack([x.mean(e), x.mean(e**2)])
+        return _variate_moments(x, e)
 
     moments = jax.lax.cond(state.iteration == 0, own, lambda: state.moments)
     return moments[0] / jnp.maximum(moments[1], jnp.finfo(state.flat.dtype).tiny)
+
+
+def _variate_moments(x: Rows, e: Array) -> Float[Array, "2"]:
+    """E e and E e^2 of the weighted points: their errors have the squares of the weights."""
+    return jnp.stack([x.mean(x.weighted(e)), x.mean(x.weighted(e**2))])
 
 
 def _measure(model: PointModel, alpha: float | Array, c: Array, flat: Array, x: Rows) -> _Batch:
@@ -270,7 +275,7 @@ def _measure(model: PointModel, alpha: float | Array, c: Array, flat: Array, x: 
         safety = jax.grad(model.violation)(flat, x)
         pull = x.weighted(1 - c * e) @ score / x.n + safety
         slope = jnp.mean(x.weighted(slope), axis=0) + alpha * pull
-        found = (score.T @ x.weighted(score) / x.n, slope, jnp.stack([x.mean(e), x.mean(e**2)]))
+        found = (score.T @ x.weighted(score) / x.n, slope, _variate_moments(x, e))
         return jax.tree.map(jnp.add, total, found), None
 
     rows, k = _chunks(x)
