@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 from otflow.data.rows import Rows, spread
-from otflow.flow.objective import costs
+from otflow.flow.objective import costs, nll
 from otflow.potentials import ConditionalResNet, GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import Conforming
@@ -395,6 +396,19 @@ class TestRows:
         np.testing.assert_allclose(found.fisher, expected.fisher, rtol=1e-12)
         np.testing.assert_allclose(found.flat, expected.flat, rtol=1e-12)
         assert np.abs(found.flat - plain.flat).max() > 1e-4
+
+    def test_the_control_variate_of_weighted_points_has_the_least_variance(self):
+        """sum w^2 (1 - c e)^2 is least at c = sum w^2 e / sum w^2 e^2."""
+        x, w = points(40), np.random.default_rng(2).uniform(0.1, 2, 40)
+        potential = Translation(0.3 * jnp.ones(2))
+        known = StandardNormal(2).log_prob
+        descent = NaturalDescent(potential, Glide(1), TARGET, CONFIG, known)
+        descent.step(Rows(x, w))
+        pushed = Glide(1).push(potential, x)
+        e = np.exp(-np.asarray(nll(TARGET, pushed) + known(x)))
+        c = descent.state.moments[0] / descent.state.moments[1]
+        best = optimize.minimize_scalar(lambda c: ((w * (1 - c * e)) ** 2).sum()).x
+        assert c == pytest.approx(best, rel=1e-6)
 
     def test_every_point_is_costed_under_its_own_condition(self):
         """With an output and a slope in the condition that are not small."""
