@@ -18,7 +18,7 @@ from otflow.support.checks import check_count, check_number
 from otflow.training.ensemble import EnsembleConfig
 
 RK4_STEPS = (8, 16, 32, 64)
-CONFORMING_STEPS = (1, 2, 4, 8)
+CONFORMING_STEPS = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
