@@ -114,7 +114,7 @@ class GrowthStudy(AbstractStudy):
             key = jax.random.key(seed)
             flow = GrowingFlow.create(start, end, exact.delta, 1, self.width, key, *masses)
         found = train_growth(flow, dataclasses.replace(self.config, seed=seed))
-        if not found.finite:
+        if found.status == "non_finite":
             raise FloatingPointError("training met numbers that are not finite.")
         costs = evaluate_growth(found.flow, self.config.alpha, self.evaluation, EVALUATION_SEED)
         x = exact.sample(EVALUATION_SEED, self.evaluation)
