@@ -177,7 +177,8 @@ def test_log_densities_that_are_none_are_refused(function, told):
         ({"natural_iter": -1}, ValueError, "natural_iter"),
         ({"seed": -1}, ValueError, "seed"),
         ({"dtype": "float16"}, ValueError, "dtype"),
-        ({"checkpoint": "x"}, TypeError, "on_validation"),
+        ({"checkpoints": "x"}, TypeError, "checkpoints"),
+        ({"resume": True}, ValueError, "resume: expected a checkpoint"),
     ],
     ids=str,
 )
