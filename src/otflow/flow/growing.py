@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.flow.evaluation import Estimate
 from otflow.flow.objective import AbstractMassTarget, kl_terms
 from otflow.parallel.batching import map_rows
 from otflow.potentials import ConvexStages, GaussianBase, LiftedStages
@@ -19,6 +18,7 @@ from otflow.schemes.base import Push
 from otflow.schemes.growing import Growing
 from otflow.support.checks import check_count, check_number
 from otflow.support.precision import cast, dtype_of, precision
+from otflow.support.statistics import Estimate
 from otflow.targets import AbstractTarget
 
 _TAIL = 3.0  # of the miss, beyond which it goes on straight
@@ -211,10 +211,6 @@ def evaluate_growth(
         flow = cast(flow, "float64")
         draws = np.asarray(flow.start.sample(jax.random.key(seed), n))
         transport, miss, growth = flow._rows(_told, draws)
-
-    def mean(values: Float[np.ndarray, " n"]) -> Estimate:
-        error = values.std(ddof=1) / math.sqrt(n)
-        return Estimate(flow.mass_x * float(values.mean()), flow.mass_x * float(error))
-
-    objective = mean(transport + alpha * miss)
-    return GrowthEvaluation(mean(transport), mean(miss), objective, mean(growth), n)
+    columns = (transport, miss, transport + alpha * miss, growth)
+    means = [Estimate.of(flow.mass_x * values) for values in columns]
+    return GrowthEvaluation(means[0], means[1], means[2], means[3], n)
