@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from otflow.flow.growing import GrowingFlow, evaluate_growth
+from otflow.flow.flow import Flow
+from otflow.flow.growing import GrowingFlow, GrowthTarget, evaluate_growth
 from otflow.reference import wfr_gaussians
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture
@@ -120,3 +121,15 @@ def test_parts_that_disagree_are_refused(flow):
         GrowingFlow(**given, end=plane)
     with pytest.raises(ValueError, match=r"^mass_y: expected a finite number > 0; got 0"):
         GrowingFlow(**given, end=flow.end, mass_y=0.0)
+    with pytest.raises(ValueError, match=r"^scheme: expected one that keeps mass; got Growing"):
+        Flow(flow.potential, flow.end, flow.scheme)
+
+
+def test_components_of_the_end_are_drawn_together():
+    with precision("float32"):
+        start = GaussianMixture([1.0], [[0.0]], [[[1.0]]])
+        end = GaussianMixture([0.5, 0.5], [[-3.0], [3.0]], np.ones((2, 1, 1)))
+        target, y = GrowthTarget(start, end, 0.0), np.linspace(-4, 4, 5)[:, None]
+        found, plain = target.merged(0.5).log_prob(y), target.log_prob(y)
+        np.testing.assert_array_equal(found, end.merged(0.5).log_prob(y))
+    assert abs(found - plain).max() > 0.1

@@ -25,8 +25,9 @@ from otflow.training.checkpoint import digest
 from otflow.training.growing import GrowthConfig, train_growth
 
 _OWN: dict[str, Any] = {"width": 64, "n_steps": 4, "dtype": "float32", "verbose": False}
-_CONFIG = dataclasses.asdict(GrowthConfig())
-SETTINGS: dict[str, Any] = {k: v for k, v in _CONFIG.items() if k != "seed"} | _OWN
+_NOT_ASKED = ("seed", "n_probes", "nll_tolerance")  # the last two are of RK4
+_CONFIG = {k: v for k, v in vars(GrowthConfig()).items() if k not in _NOT_ASKED}
+SETTINGS: dict[str, Any] = _CONFIG | _OWN
 
 
 class Mass(NamedTuple):

@@ -49,6 +49,10 @@ class GrowthTarget(AbstractMassTarget):
         """n draws of `end`."""
         return self.end.sample(key, n)
 
+    def merged(self, share: float) -> "GrowthTarget":
+        """With the components of `end` drawn together."""
+        return GrowthTarget(self.start, self.end.merged(share), self.log_masses)
+
     def log_ratio(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
         """u: log of the density that arrives at the ends of x over the wanted one, nats."""
         u = self.start.log_prob(x) + pushed.log_mass - pushed.log_det + self.log_masses
