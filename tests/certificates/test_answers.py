@@ -1,12 +1,22 @@
 """A certificate's five answers, and the size of the estimation error behind one of them."""
 
+import copy
 import dataclasses
+import json
 import math
+import pickle
 
 import pytest
 
 from otflow.certificates.budget import error_budget
-from otflow.certificates.certificate import BudgetItem, Certificate, Line
+from otflow.certificates.certificate import (
+    DENSITY,
+    OPTIMAL,
+    BudgetItem,
+    Certificate,
+    Finding,
+    Line,
+)
 
 LINES = (
     Line("1/2 W2^2(rho0, T#rho0)", 2.0, (1.9, 2.1), "proved (95 %)", "squared data units", ""),
@@ -31,19 +41,30 @@ def test_a_clean_flow():
 @pytest.mark.parametrize(
     ("change", "number", "told"),
     [
-        ({"findings": ("not optimal: grad T is not symmetric",)}, 0, "no: grad T is not symm"),
-        ({"findings": ("laws differ: samples (p = 0.001)",)}, 2, "no: laws differ"),
-        ({"findings": ("no density: it integrates to 2",)}, 2, "no: no density"),
+        ({"findings": (Finding("not so: grad T folds", OPTIMAL),)}, 0, "no: grad T folds"),
+        ({"findings": (Finding("it is wrong", DENSITY),)}, 2, "no: it is wrong"),
+        ({"findings": (Finding("not optimal: said of something else"),)}, 0, "yes"),
         ({"lines": (LINES[0], dataclasses.replace(LINES[1], interval=(0.0, 0.9)))}, 0, "not shown"),
         ({"lines": ()}, 0, "unknown"),
         ({"lines": ()}, 1, "1/2 W2^2 lies in [1.9, 2.1]"),
         ({"lines": ()}, 2, "unknown"),
         ({"budget": ()}, 3, "unknown: alpha was not given"),
-        ({"budget": (), "findings": ("x",)}, 4, "see the findings"),
+        ({"budget": (), "findings": (Finding("x"),)}, 4, "see the findings"),
     ],
 )
 def test_what_is_wrong_or_not_known(change, number, told):
     assert dataclasses.replace(CLEAN, **change).answers[number][1].startswith(told)
+
+
+def test_what_a_finding_denies_is_kept():
+    """By copies, pickles and JSON."""
+    findings = (Finding("a"), Finding("b", DENSITY), Finding("c", OPTIMAL))
+    found = dataclasses.replace(CLEAN, findings=findings)
+    copies = copy.deepcopy(found), pickle.loads(pickle.dumps(found))
+    for again in (*copies, Certificate.from_dict(json.loads(json.dumps(found.to_dict())))):
+        assert again.findings == findings
+        assert [text.denies for text in again.findings] == ["", DENSITY, OPTIMAL]
+        assert again.denial(DENSITY) == "b"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import otflow.estimator.fitting
 from otflow.cli.app import app
 from otflow.data.tables import Table, read_table, write_table
 from otflow.estimator.loading import load
+from otflow.support.statistics import Z95
 from tests.fakes import no_training, train_arguments, untrained
 
 X = np.random.default_rng(0).standard_normal((120, 2)) @ [[2.0, 0.5], [0.0, 0.3]] + [10.0, -3.0]
@@ -48,7 +49,7 @@ def test_fit_score_sample(tmp_path, data):
     assert f"nll {fitted.history_['val_nll'][kept]:.4f} nats" in told
 
     found = json.loads(run("score", model, data, "--json").stdout)
-    half = 1.96 * scores.std(ddof=1) / np.sqrt(120)
+    half = Z95 * scores.std(ddof=1) / np.sqrt(120)
     assert found["rows"] == 120
     assert found["log_prob"] == pytest.approx(scores.mean(), rel=1e-12)
     assert found["interval_95"] == pytest.approx([scores.mean() - half, scores.mean() + half])

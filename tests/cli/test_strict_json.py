@@ -13,6 +13,7 @@ from otflow import OTFlow
 from otflow.cli.app import app
 from otflow.model.tensorfile import write_tensors
 from otflow.studies.runner import run_study
+from otflow.support.statistics import Z95
 from tests.cli.test_overwriting import commands
 from tests.fakes import SMALL, no_plan, no_training, untrained
 from tests.report.documents import CERTIFICATE
@@ -108,7 +109,7 @@ def test_score_counts_the_rows_without_a_density(here):
     """Against the library: -inf outside the bounds."""
     whole, some, none = (printed("score", "m.otflow", f"{n}.npy") for n in ("all", "some", "none"))
     scores = otflow.load(here / "m.otflow").score_samples([[1.0], [2.0]])
-    half = 1.96 * scores.std(ddof=1) / math.sqrt(2)
+    half = Z95 * scores.std(ddof=1) / math.sqrt(2)
     assert whole["without_density"] == 0
     assert whole["log_prob"] == whole["log_prob_of_others"]
     assert whole["interval_95"] == whole["interval_95_of_others"]

@@ -89,6 +89,13 @@ def test_other_ways_to_start(case):
         assert np.isfinite(model.natural_history_["objective"]).all()
 
 
+def test_a_refit_without_natural_steps_forgets_those_before(monkeypatch):
+    no_training(monkeypatch)
+    model = OTFlow(**CONVEX)
+    model.natural_history_ = {"iteration": [0, 10]}
+    assert not hasattr(model.fit(MOONS), "natural_history_")
+
+
 def test_without_base_or_condition_nothing_moves_at_the_start(monkeypatch):
     """But for silent heights of 8e-5."""
     no_training(monkeypatch)

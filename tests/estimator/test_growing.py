@@ -60,7 +60,7 @@ def test_files(found, tmp_path):
     again = GrowingBetween.load(tmp_path / "g.otflow")
     x = clusters(20, 0.5, 4)
     np.testing.assert_array_equal(again.growth(x), found.growth(x))
-    assert again.history == found.history
+    np.testing.assert_equal(again.history, found.history)  # with NaN in the first row
     (tmp_path / "no.otflow").write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"no.otflow: not a readable flow with growth"):
         GrowingBetween.load(tmp_path / "no.otflow")

@@ -87,6 +87,24 @@ def test_the_convex_bound_holds_and_is_proved(found):
         found.kl_bound(0.0)
 
 
+@pytest.mark.slow
+def test_natural_steps_do_no_harm_to_scales_far_apart():
+    """A Gaussian of condition number 1e4, turned: the flow has next to nothing left to do."""
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    precision_ = jnp.asarray(turn @ np.diag([1.0, 1e-4]) @ turn.T)
+
+    def ill(x):
+        return -0.5 * x @ precision_ @ x
+
+    plain, natural = (fit_unnormalised(ill, 2, **QUICK, natural_iter=n) for n in (0, 20))
+    assert natural.training["natural_history"]["iteration"] == [0, 10, 20]
+    assert sum(natural.training["natural_history"]["failed"]) == 0
+    assert natural.summary.kl < plain.summary.kl + 1e-4
+    low, high = natural.summary.line("log Z").interval
+    assert low < math.log(2 * math.pi * 100) < high
+    assert natural.status == "max_iter"
+
+
 def test_one_seed_gives_one_posterior(found):
     again = fit_unnormalised(gaussian, 2, names=["a", "b"], **QUICK)
     assert np.array_equal(again.sample(50, 1), found.sample(50, 1))
@@ -100,6 +118,7 @@ def test_a_file_keeps_the_law_but_not_the_log_density(found, tmp_path):
     assert np.array_equal(bare.sample(20, 1), found.sample(20, 1))
     assert np.array_equal(bare.log_prob(bare.sample(20)), found.log_prob(found.sample(20)))
     assert bare.names == ("a", "b")
+    np.testing.assert_equal(bare.training, found.training)  # NaN in the first row
     assert np.array_equal(whole.weighted(20).log_weight, found.weighted(20).log_weight)
     with pytest.raises(ValueError, match="log_density: expected"):
         bare.weighted(5)
@@ -177,7 +196,8 @@ def test_log_densities_that_are_none_are_refused(function, told):
         ({"natural_iter": -1}, ValueError, "natural_iter"),
         ({"seed": -1}, ValueError, "seed"),
         ({"dtype": "float16"}, ValueError, "dtype"),
-        ({"checkpoint": "x"}, TypeError, "on_validation"),
+        ({"checkpoints": "x"}, TypeError, "checkpoints"),
+        ({"resume": True}, ValueError, "resume: expected a checkpoint"),
     ],
     ids=str,
 )

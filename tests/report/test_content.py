@@ -20,6 +20,7 @@ from otflow.report.page import page
 from otflow.report.plots import figure
 from otflow.report.row_panels import straightness
 from otflow.studies.problems import make_problem
+from otflow.support.statistics import Z95
 from tests.report.documents import (
     ALPHAS,
     CERTIFICATE,
@@ -80,7 +81,7 @@ class TestNumbers:
     def test_rows_against_the_estimator(self, flat):
         rows = facts(flat, "rows")
         scores = scored(plane(), ROWS)
-        mean, error = -scores.mean(), 1.96 * scores.std(ddof=1) / math.sqrt(2048)
+        mean, error = -scores.mean(), Z95 * scores.std(ddof=1) / math.sqrt(2048)
         assert rows["nll"] == f"{mean:.4g} ± {error:.4g} nats (95 %)"
         z = plane().standardizer_.forward(ROWS)
         pushed = plane().flow_.push(z)

@@ -65,7 +65,8 @@ def test_the_inverse_finds_the_rows_and_any_others(pushed):
     far = pull(potential, 3 * jnp.asarray(x))
     again = eqx.filter_jit(scheme.push)(potential, far.points)
     np.testing.assert_allclose(back.points, x, atol=1e-11)
-    np.testing.assert_allclose(back.log_mass, found.log_mass, atol=1e-9)
+    np.testing.assert_allclose(back.log_mass, -found.log_mass, atol=1e-9)
+    np.testing.assert_allclose(back.log_det, -found.log_det, atol=1e-9)
     assert back.valid.all()
     np.testing.assert_allclose(again.points, 3 * x, atol=1e-10)
 
@@ -102,6 +103,7 @@ def test_on_the_way_mass_and_place_join_the_steps(pushed):
     before, after = (slow.at(potential, x, t) for t in (0.5 - 1e-9, 0.5 + 1e-9))
     start = scheme.at(potential, x, 0.0)
     np.testing.assert_allclose(end, found.points, atol=1e-13)
+    np.testing.assert_allclose(scheme.trajectories(potential, x)[-1], end, atol=1e-13)
     np.testing.assert_allclose(log_mass, found.log_mass, atol=1e-12)
     np.testing.assert_allclose(before[0], after[0], atol=1e-7)
     np.testing.assert_allclose(before[1], after[1], atol=1e-5)
@@ -146,7 +148,7 @@ def test_mass_balances_to_rounding():
     y = np.linspace(float(ends[0]), float(ends[1]), 6001)[:, None]
     found = pull(potential, jnp.asarray(y))
     x = np.asarray(found.points)[:, 0]
-    density = np.exp(-0.5 * x**2 + found.log_mass - found.log_det) / np.sqrt(2 * np.pi)
+    density = np.exp(-0.5 * x**2 - found.log_mass + found.log_det) / np.sqrt(2 * np.pi)
     assert density.sum() * (y[1, 0] - y[0, 0]) == pytest.approx(float(at_start), rel=1e-12)
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from otflow.certificates.certificate import EXCESS, Certificate, Line
-from otflow.certificates.findings import NO_LIKELIHOOD, NOT_OPTIMAL, P_VALUE, WIDTH
+from otflow.certificates.certificate import DENSITY, EXCESS, OPTIMAL, Certificate, Line
+from otflow.certificates.findings import P_VALUE, WIDTH
 from otflow.support.html import number
 
 Answers = tuple[tuple[str, str], ...]
@@ -24,9 +24,8 @@ def answers(found: Certificate) -> Answers:
 
 def _optimal(found: Certificate) -> str:
     """No where a check refutes it; yes only where the bound proves it small."""
-    against = [text for text in found.findings if text.startswith(NOT_OPTIMAL)]
-    if against:
-        return f"no: {against[0].removeprefix(NOT_OPTIMAL)}"
+    if (against := found.denial(OPTIMAL)) is not None:
+        return f"no: {against.partition(': ')[2]}"
     cost, excess = _bracket(found)
     share = _share(excess, cost)
     if math.isnan(share):
@@ -48,9 +47,8 @@ def _how_far(found: Certificate) -> str:
 
 def _density(found: Certificate, lines: dict[str, Line]) -> str:
     """Wrong where a check says so; else what the KL or the tests leave open."""
-    wrong = [text for text in found.findings if text.startswith(NO_LIKELIHOOD)]
-    if wrong:
-        return f"no: {wrong[0]}"
+    if (wrong := found.denial(DENSITY)) is not None:
+        return f"no: {wrong}"
     kl = lines.get("KL(T#rho0, target)")
     if kl is not None and kl.interval is not None and kl.interval[1] is not None:
         return (

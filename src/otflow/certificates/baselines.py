@@ -12,6 +12,7 @@ from scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
 from otflow.support.extras import require
+from otflow.support.statistics import covariance
 
 _FOLDS = 5
 _COMPONENTS = (2, 4, 8, 16)
@@ -66,8 +67,8 @@ def _gaussian(
         return Baseline(name, None, f"{n_fit} rows are too few for a covariance of {d} columns")
 
     def fit(rows: np.ndarray) -> "_Mixture":
-        covariance = np.atleast_2d(np.cov(rows, rowvar=False)) + _RIDGE * np.eye(d)
-        return _Mixture(np.ones(1), rows.mean(axis=0)[None], covariance[None])
+        cov = covariance(rows) + _RIDGE * np.eye(d)
+        return _Mixture(np.ones(1), rows.mean(axis=0)[None], cov[None])
 
     return Baseline(name, _scores(x, train, given, seed, fit), f"full covariance, {how}")
 
@@ -116,10 +117,8 @@ class _Mixture:
 
     def _joint(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         terms = []
-        for weight, mean, covariance in zip(
-            self.weights, self.means, self.covariances, strict=True
-        ):
-            root = np.linalg.cholesky(covariance)
+        for weight, mean, cov in zip(self.weights, self.means, self.covariances, strict=True):
+            root = np.linalg.cholesky(cov)
             r = solve_triangular(root, (x - mean).T, lower=True)
             log_det = np.log(np.diag(root)).sum()
             normal = -0.5 * (r**2).sum(axis=0) - log_det - 0.5 * len(mean) * math.log(2 * math.pi)

@@ -14,6 +14,17 @@ from otflow.support.frames import check_names, names_of
 _GAP_SHARE = 0.1  # of the lower bound's error rate: the gap varies least
 
 
+def check_run(seconds: object, seed: object, confidence: object) -> None:
+    """The options of every certificate: how long, how random and how sure.
+
+    Raises:
+        ValueError, TypeError: one is out of its range.
+    """
+    check_number("seconds", seconds, positive=True)
+    check_count("seed", seed, 0)
+    check_fraction("confidence", confidence)
+
+
 @dataclasses.dataclass(frozen=True)
 class Bracket:
     """1/2 W2^2(law of x, law of y) lies in [lower, upper].
@@ -116,9 +127,7 @@ def bracket_pairs(
     x, y = check_rows("x", x, least=4), check_rows("y", y, least=4)
     if x.shape != y.shape:
         raise ValueError(f"y: expected the shape of x, {x.shape}; got {y.shape}.")
-    check_number("seconds", seconds, positive=True)
-    check_count("seed", seed, 0)
-    check_fraction("confidence", confidence)
+    check_run(seconds, seed, confidence)
     config = DualConfig() if config is None else config
     order = np.random.default_rng(seed).permutation(len(x))
     fit, rest = order[: len(x) // 2], order[len(x) // 2 :]

@@ -58,6 +58,23 @@ class BudgetItem:
     knob: str
 
 
+OPTIMAL, DENSITY = "optimal", "density"  # what findings deny
+
+
+class Finding(str):
+    """What is wrong or unproved, a sentence; `denies` is OPTIMAL, DENSITY or nothing."""
+
+    denies: str
+
+    def __new__(cls, text: str, denies: str = "") -> "Finding":
+        found = super().__new__(cls, text)
+        found.denies = denies
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Finding, (str(self), self.denies)
+
+
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """How optimal a flow is: 1/2 W2^2(rho0, T#rho0) lies in [lower, upper] (SPEC 6).
@@ -67,7 +84,7 @@ class Certificate:
         confidence: of the bracket, and of every line labelled proved, each by itself.
         lines: the labelled statements, the bracket first.
         budget: sources of error of J_alpha; empty where alpha is not known.
-        findings: what is wrong or unproved, one sentence each; empty for a clean flow.
+        findings: what is wrong or unproved; empty for a clean flow.
         invalid: rows at which the flow is not invertible.
         checked: rows at which that was checked.
         n: rows behind `upper`.
@@ -81,7 +98,7 @@ class Certificate:
     confidence: float
     lines: tuple[Line, ...]
     budget: tuple[BudgetItem, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     invalid: int
     checked: int
     n: int
@@ -100,6 +117,10 @@ class Certificate:
         known = [item for item in self.budget if math.isfinite(item.value)]
         return max(known, key=lambda item: item.value, default=None)
 
+    def denial(self, what: str) -> Finding | None:
+        """The first finding that denies it: OPTIMAL or DENSITY."""
+        return next((finding for finding in self.findings if finding.denies == what), None)
+
     def line(self, name: str) -> Line:
         """The line of that name.
 
@@ -114,6 +135,7 @@ class Certificate:
         found = dataclasses.asdict(self) | {
             "relative_width": self.relative_width,
             "largest_error": None if largest is None else largest.name,
+            "denied": [finding.denies for finding in self.findings],
         }
         return plain(found)
 
@@ -135,7 +157,8 @@ class Certificate:
             values["budget"] = tuple(
                 BudgetItem(**{**item, "value": _number(item["value"])}) for item in values["budget"]
             )
-            values["findings"] = tuple(map(str, values["findings"]))
+            told = zip(values["findings"], found["denied"], strict=True)
+            values["findings"] = tuple(Finding(str(text), str(what)) for text, what in told)
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

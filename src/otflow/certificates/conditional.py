@@ -7,15 +7,15 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.certificates import lines as write
-from otflow.certificates.bracket import Bracket, bracket
-from otflow.certificates.certificate import Certificate, Line
+from otflow.certificates.bracket import Bracket, bracket, check_run
+from otflow.certificates.certificate import Certificate, Finding, Line
 from otflow.certificates.findings import WIDTH, not_invertible, not_shown
 from otflow.certificates.fitting import DualConfig, fit_dual, gaps
 from otflow.certificates.sampling import Pushed, push_rows
 from otflow.flow.flow import Flow
 from otflow.flow.normalisation import density_integral, may_fold
 from otflow.model.model import Model
-from otflow.support.checks import check_count, check_fraction, check_number, check_rows
+from otflow.support.checks import check_rows
 from otflow.support.precision import default_rules
 
 _LEAST_ROWS = 40
@@ -60,9 +60,8 @@ def certify_conditional(
     own = getattr(model, "model_", None)
     if not isinstance(own, Model) or not own.flow.condition_dim:
         raise ValueError("model: expected a fitted conditional OTFlow; got another.")
-    check_number("seconds", seconds, positive=True)
-    check_fraction("confidence", confidence)
-    noise = np.random.default_rng(check_count("seed", seed, 0))
+    check_run(seconds, seed, confidence)
+    noise = np.random.default_rng(seed)
     check_rows("X", X, own.flow.dim, _LEAST_ROWS)
     rows = own.dequantized(X, noise)
     c = own.scaled_condition(condition, len(rows))
@@ -128,7 +127,7 @@ def _lines(
     )
 
 
-def _findings(found: Bracket, invalid: int, checked: int) -> tuple[str, ...]:
+def _findings(found: Bracket, invalid: int, checked: int) -> tuple[Finding, ...]:
     said = []
     if invalid:
         said.append(not_invertible(invalid, checked))

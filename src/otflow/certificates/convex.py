@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from otflow.potentials.activation import sigma_and_tanh
+from otflow.support.statistics import covariance
 
 KAPPA_FLOOR = 1e-3  # smallest modulus of strong convexity
 
@@ -100,9 +101,9 @@ def start(
         The potential, in float32. Kinks of the ridges lie at points of x.
     """
     d = x.shape[1]
-    mean, cov = x.mean(axis=0), np.cov(x, rowvar=False).reshape(d, d)
+    mean, cov = x.mean(axis=0), covariance(x)
     P, root = _inverse_root(cov)
-    A = _bures(root, P, np.cov(y, rowvar=False).reshape(d, d))
+    A = _bures(root, P, covariance(y))
     low = max(float(np.linalg.eigvalsh(A)[0]), 0.0)
     kappa = max(0.1 * low, 2 * KAPPA_FLOOR)
     in_z = root @ A @ root  # curvature in z of the Gaussian map
@@ -139,8 +140,8 @@ def gaussian_potential(
 ) -> ConvexPotential:
     """u with a silent network and the quadratic whose gradient is the Gaussian map from x to y."""
     d = x.shape[1]
-    P, root = _inverse_root(np.cov(x, rowvar=False).reshape(d, d))
-    A = _bures(root, P, np.cov(y, rowvar=False).reshape(d, d))
+    P, root = _inverse_root(covariance(x))
+    A = _bures(root, P, covariance(y))
     low = max(0.5 * float(np.linalg.eigvalsh(A)[0]), 2 * KAPPA_FLOOR)
     values, basis = np.linalg.eigh(root @ (A - low * np.eye(d)) @ root)
     B = np.sqrt(np.maximum(values, 0.0))[:, None] * basis.T

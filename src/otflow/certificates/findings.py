@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from otflow.certificates.certificate import DENSITY, OPTIMAL, Finding
 from otflow.certificates.penalty import PenaltyGap
 from otflow.certificates.two_sample import TwoSample
 from otflow.flow.normalisation import Integral
@@ -12,13 +13,6 @@ ASYMMETRY = 0.02
 LOG_DET = 1e-3  # nats, beyond the integration error
 P_VALUE = 0.01  # each test: a clean flow is accused with this probability
 GAP = 0.1  # of J_alpha
-
-
-# how sentences begin that deny optimality, or the density
-NOT_OPTIMAL = "not optimal: "
-_NOT_INVERTIBLE, _NO_DENSITY, _DIFFER = "not invertible", "no density: ", "laws differ: "
-_LOG_DET = "the reported log-determinant"
-NO_LIKELIHOOD = (_DIFFER, _NO_DENSITY, _LOG_DET, _NOT_INVERTIBLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +54,12 @@ class Facts:
     penalty: PenaltyGap | None
 
 
-def findings(facts: Facts) -> tuple[str, ...]:
-    """One sentence for everything that is wrong, or not shown; thresholds are this module's."""
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """A sentence for everything that is wrong, or not shown; thresholds are this module's."""
     return (*_map_findings(facts), *_path_findings(facts), *_law_findings(facts))
 
 
-def _map_findings(facts: Facts) -> list[str]:
+def _map_findings(facts: Facts) -> list[Finding]:
     """Bijection, optimality, monotonicity and the mass of the density."""
     found = []
     if facts.invalid:
@@ -74,60 +68,58 @@ def _map_findings(facts: Facts) -> list[str]:
     if excess > WIDTH * moved:
         found.append(not_shown(excess / moved))
     if facts.violations > 0:
-        found.append(
-            f"{NOT_OPTIMAL}{facts.violations / facts.pairs:.2%} of random pairs are not monotone "
-            "(<T(x)-T(x'), x-x'> < 0)"
-        )
+        share = f"{facts.violations / facts.pairs:.2%} of random pairs"
+        told = f"not optimal: {share} are not monotone (<T(x)-T(x'), x-x'> < 0)"
+        found.append(Finding(told, OPTIMAL))
     if facts.asymmetry > ASYMMETRY:
-        found.append(
-            f"{NOT_OPTIMAL}grad T is not symmetric (relative asymmetry {facts.asymmetry:.2g})"
-        )
+        size = f"(relative asymmetry {facts.asymmetry:.2g})"
+        found.append(Finding(f"not optimal: grad T is not symmetric {size}", OPTIMAL))
     if facts.smallest <= 0:
-        found.append(f"grad T has an eigenvalue {facts.smallest:.2g} <= 0: T folds or turns")
+        told = f"grad T has an eigenvalue {facts.smallest:.2g} <= 0: T folds or turns"
+        found.append(Finding(told))
     if facts.integral is not None and facts.integral.above_one:
-        total = facts.integral.mean
-        found.append(f"{_NO_DENSITY}it integrates to {total:.3g}, the map folds off the rows")
+        told = f"it integrates to {facts.integral.mean:.3g}, the map folds off the rows"
+        found.append(Finding(f"no density: {told}", DENSITY))
     return found
 
 
-def _path_findings(facts: Facts) -> list[str]:
+def _path_findings(facts: Facts) -> list[Finding]:
     """Curved paths cost action that the endpoints do not need."""
     moved = _moved(facts)
     if not facts.bend_low > BEND * moved:
         return []
-    return [
-        f"paths are not straight: E int |v-(T(x)-x)|^2 dt is {facts.bend / moved:.0%} of "
-        "E|T(x)-x|^2"
-    ]
+    share = f"{facts.bend / moved:.0%} of E|T(x)-x|^2"
+    return [Finding(f"paths are not straight: E int |v-(T(x)-x)|^2 dt is {share}")]
 
 
-def _law_findings(facts: Facts) -> list[str]:
+def _law_findings(facts: Facts) -> list[Finding]:
     """Log-determinant, end-point law and J_alpha."""
     found = []
     if facts.log_det_error > LOG_DET + 5 * facts.nll_error:
-        found.append(f"{_LOG_DET} is wrong by {facts.log_det_error:.2g} nats on average")
+        told = f"is wrong by {facts.log_det_error:.2g} nats on average"
+        found.append(Finding(f"the reported log-determinant {told}", DENSITY))
     if facts.nll_error > 0.02:
-        found.append(f"integration error {facts.nll_error:.2g} nats in the nll: raise n_steps")
+        told = f"integration error {facts.nll_error:.2g} nats in the nll: raise n_steps"
+        found.append(Finding(told))
     for name, test in facts.tests.items():
         if test.p_value < P_VALUE:
-            found.append(f"{_DIFFER}{name} (p = {test.p_value:.2g})")
+            found.append(Finding(f"laws differ: {name} (p = {test.p_value:.2g})", DENSITY))
     known = facts.penalty
     if known is not None and known.gap > GAP * known.objective:
-        found.append(
-            f"J_alpha not shown optimal: {known.objective:.4g}, of which up to {known.gap:.2g} "
-            "too much"
-        )
+        told = f"{known.objective:.4g}, of which up to {known.gap:.2g} too much"
+        found.append(Finding(f"J_alpha not shown optimal: {told}"))
     return found
 
 
-def not_invertible(invalid: int, checked: int) -> str:
+def not_invertible(invalid: int, checked: int) -> Finding:
     """Of rows without an inverse."""
-    return f"{_NOT_INVERTIBLE} at {invalid} of {checked} rows: no likelihood holds there"
+    told = f"not invertible at {invalid} of {checked} rows: no likelihood holds there"
+    return Finding(told, DENSITY)
 
 
-def not_shown(share: float) -> str:
+def not_shown(share: float) -> Finding:
     """Of a bracket too wide to tell, `share` of the cost."""
-    return f"transport not shown optimal: up to {share:.0%} of its cost may be too much"
+    return Finding(f"transport not shown optimal: up to {share:.0%} of its cost may be too much")
 
 
 def _moved(facts: Facts) -> float:

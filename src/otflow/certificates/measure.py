@@ -37,6 +37,7 @@ from otflow.flow.objective import kl_terms
 from otflow.potentials.base import AbstractStages
 from otflow.schemes import Conforming
 from otflow.support.precision import cast, precision
+from otflow.support.statistics import Z95
 from otflow.targets import StandardNormal
 
 _INNER_ROWS = 2**14  # rows at which the conjugate is solved
@@ -245,7 +246,7 @@ def budget(
         alpha=task.alpha,
         integration=integration_error(task.flow, small, task.alpha),
         inverse=inverse_error(task.flow, small)[1],
-        monte_carlo=1.96 * spread / math.sqrt(dual.bracket.n),
+        monte_carlo=Z95 * spread / math.sqrt(dual.bracket.n),
         rate_constant=0.5 * float(np.var(psi)),
         parameters=task.effective_parameters,
         n_train=task.training_rows,

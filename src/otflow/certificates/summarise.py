@@ -24,6 +24,7 @@ from otflow.flow.objective import nll
 from otflow.model.model import Model
 from otflow.parallel.batching import map_rows
 from otflow.support.precision import dtype_of, precision
+from otflow.support.statistics import Estimate
 
 LEAST_ROWS = 40
 _BATCH = 2**13
@@ -104,7 +105,7 @@ def summarise(
         n=len(X),
         dim=X.shape[1],
         nll=float(nlls.mean()),
-        nll_interval=_mean_interval(nlls),
+        nll_interval=Estimate.of(nlls).interval,
         nll_standardised=float(-rows.log_prob[rows.good].mean()),
         without_density=len(X) - int(rows.good.sum()),
         compared=tuple(
@@ -211,14 +212,7 @@ def _compared(base: Baseline, log_prob: np.ndarray, own: float) -> Compared:
         return Compared(base.name, math.nan, math.nan, (math.nan, math.nan), base.told)
     gain = log_prob - base.log_prob
     mean = float(gain.mean())
-    return Compared(base.name, own + mean, mean, _mean_interval(gain), base.told)
-
-
-def _mean_interval(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """95 %, by the normal approximation."""
-    mean, n = float(values.mean()), len(values)
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    return mean - half, mean + half
+    return Compared(base.name, own + mean, mean, Estimate.of(gain).interval, base.told)
 
 
 def _round_trip(flow: Flow, rows: _Scored) -> float:

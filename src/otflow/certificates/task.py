@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from otflow.certificates.bracket import check_run
 from otflow.certificates.budget import trainable_parameters
 from otflow.certificates.fitting import DualConfig
 from otflow.flow.flow import Flow
-from otflow.support.checks import check_count, check_fraction, check_number, check_rows
+from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget
 
@@ -51,9 +52,7 @@ class Task:
             check_number("alpha", self.alpha, positive=True)
         if self.entropy is not None:
             _check_entropy(self.entropy)
-        check_number("seconds", self.seconds, positive=True)
-        check_count("seed", self.seed, 0)
-        check_fraction("confidence", self.confidence)
+        check_run(self.seconds, self.seed, self.confidence)
         if self.parameters is not None:
             check_number("parameters", self.parameters, positive=False)
         for name, least in (("n", _LEAST_ROWS), ("n_train", 1)):

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from otflow.certificates.bounds import ASSUMPTION, lower_bound
-from otflow.certificates.bracket import Bracket, bracket
-from otflow.certificates.certificate import Certificate, Line
+from otflow.certificates.bracket import Bracket, bracket, check_run
+from otflow.certificates.certificate import DENSITY, Certificate, Finding, Line
 from otflow.certificates.fitting import DualConfig, fit_dual
 from otflow.certificates.growth_dual import GrowthDual, shares_x, shares_y
 from otflow.certificates.lines import labelled, mean_line
 from otflow.flow.growing import GrowingFlow
-from otflow.support.checks import check_count, check_fraction, check_number, check_rows
+from otflow.support.checks import check_rows
 from otflow.support.precision import cast, default_rules, precision
 
 _LEAST = 40
@@ -63,10 +63,8 @@ def certify_growth(
     began = time.perf_counter()
     x = check_rows("X", X, flow.dim, _LEAST)
     y = None if Y is None else check_rows("Y", Y, flow.dim, _LEAST)
-    check_number("seconds", seconds, positive=True)
-    check_fraction("confidence", confidence)
-    rng = np.random.default_rng(check_count("seed", seed, 0))
-    order = rng.permutation(len(x))
+    check_run(seconds, seed, confidence)
+    order = np.random.default_rng(seed).permutation(len(x))
     fit, rest = x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
     flow = cast(flow, "float64")
     pairs, own = _Pairs.of(flow, rest), flow.scheme.n_steps == 1
@@ -220,12 +218,15 @@ def _end_line(
     )
 
 
-def _findings(found: Bracket, invalid: int, checked: int) -> tuple[str, ...]:
+def _findings(found: Bracket, invalid: int, checked: int) -> tuple[Finding, ...]:
     said = []
     if invalid:
-        said.append(f"{invalid} of {checked} rows overflow: their growth is not known.")
+        told = f"{invalid} of {checked} rows overflow: their growth is not known."
+        said.append(Finding(told, DENSITY))
     if found.excess > _WIDE * max(found.half_displacement, 1e-300):
         share = found.excess / max(found.half_displacement, 1e-300)
-        said.append(f"optimality is not shown: the excess price may be {share:.0%} of the price.")
-    said += [f"the bracket is estimated only: {doubt}." for doubt in set(found.doubts) if doubt]
+        told = f"optimality is not shown: the excess price may be {share:.0%} of the price."
+        said.append(Finding(told))
+    for doubt in sorted(set(found.doubts) - {""}):
+        said.append(Finding(f"the bracket is estimated only: {doubt}."))
     return tuple(said)

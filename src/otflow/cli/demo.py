@@ -35,6 +35,7 @@ def demo(
     from otflow.estimator.estimator import OTFlow
     from otflow.report.demo import draw_demo
     from otflow.support.files import check_writable
+    from otflow.support.statistics import Estimate
 
     size = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def demo(
     model.fit(split.train, X_val=split.validation)
     gaussian = gaussian_nll(split.train, split.validation, split.test)
     scores = model.score_samples(split.test)
-    nll, error = -scores.mean(), 1.96 * scores.std(ddof=1) / np.sqrt(scores.size)
+    nll, error = -scores.mean(), Estimate.of(scores).half
     typer.echo(
         f"held-out nll, nats (lower is better): OT-Flow {nll:.2f} +- {error:.2f}, "
         f"full-covariance Gaussian {gaussian:.2f}; {gaussian - nll:.1f} nats better"
@@ -79,7 +80,9 @@ def gaussian_nll(train: np.ndarray, validation: np.ndarray, test: np.ndarray) ->
     """Held-out nll of a full-covariance Gaussian, its shrinkage chosen on the validation rows."""
     from scipy.stats import multivariate_normal
 
-    mean, cov = train.mean(axis=0), np.cov(train, rowvar=False)
+    from otflow.support.statistics import covariance
+
+    mean, cov = train.mean(axis=0), covariance(train)
     diagonal = np.diag(np.diag(cov))
     fits = [
         multivariate_normal(mean, (1 - s) * cov + s * diagonal) for s in (0.001, 0.003, 0.01, 0.03)

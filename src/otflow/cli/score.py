@@ -1,6 +1,5 @@
 """`otflow score`: log-densities of a table under a model."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from otflow.cli.errors import clean_errors
 from otflow.support.jsontext import json_text
+from otflow.support.statistics import Estimate
 
 
 @clean_errors
@@ -58,16 +58,15 @@ def mean_score(log_prob: Float[np.ndarray, " n"]) -> dict[str, Any]:
     the mean over all -inf.
     """
     some = log_prob[np.isfinite(log_prob)]
-    mean = float(some.mean()) if some.size else math.nan
-    half = 1.96 * float(some.std(ddof=1)) / math.sqrt(some.size) if some.size > 1 else math.nan
-    interval = [mean - half, mean + half] if some.size > 1 else None
+    found = Estimate.of(some)
+    interval = list(found.interval) if some.size > 1 else None
     whole = some.size == log_prob.size
     return {
         "rows": log_prob.size,
-        "log_prob": mean if whole else float(log_prob.mean()),
+        "log_prob": found.mean if whole else float(log_prob.mean()),
         "interval_95": interval if whole else None,
         "without_density": log_prob.size - some.size,
-        "log_prob_of_others": mean,
+        "log_prob_of_others": found.mean,
         "interval_95_of_others": interval,
     }
 

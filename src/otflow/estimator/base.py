@@ -191,6 +191,7 @@ class TabularEstimator(
         self.decided_ = {
             name: getattr(fitted.settings, name) for name in DECIDED if getattr(self, name) is None
         }
+        self.__dict__.pop("natural_history_", None)
         if fitted.natural_history is not None:
             self.natural_history_ = fitted.natural_history
         fitted.raise_if_stopped()

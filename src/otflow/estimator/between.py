@@ -1,5 +1,6 @@
 """Transport between two populations, both known by rows only, also under a condition (SPEC 9)."""
 
+import dataclasses
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ from otflow.data.conditions import check_condition, refuse_condition
 from otflow.data.preprocessing import Standardizer, constant_columns
 from otflow.estimator.ends import check_density, density_given, density_of, mixture
 from otflow.estimator.estimator import OTFlow
+from otflow.estimator.fitting import made_of_stopped
 from otflow.estimator.population_map import Between, Carried, sample_w2
 from otflow.support.checks import check_count, check_number, check_rows
 from otflow.support.frames import check_names, names_of
 from otflow.targets import AbstractTarget
+from otflow.training import Watch
 
 if TYPE_CHECKING:
     from otflow.estimator.growing import GrowingBetween
@@ -71,7 +74,8 @@ def transport_between(
         mass_x, mass_y: of the two populations, > 0; other than 1 with growth only.
         density_x: of X, as `density` of Y; with growth only.
         settings: of `OTFlow`, by default those in `SETTINGS`: four conforming steps. With growth,
-            those in `otflow.estimator.growing.SETTINGS`.
+            those in `otflow.estimator.growing.SETTINGS`. And with what `OTFlow.fit` watches the
+            map's training: checkpoint, checkpoint_every, resume, on_validation.
 
     Returns:
         The map; with growth a `GrowingBetween`, with the mass of every row.
@@ -79,6 +83,8 @@ def transport_between(
     Raises:
         ValueError, TypeError: bad rows or settings, before any training.
         ImportError: scikit-learn is missing.
+        OSError: the checkpoint cannot be written, or holds a run and `resume` is not set.
+        KeyboardInterrupt, TrainingDivergedError: training was stopped; `fitted` is the map so far.
     """
     names = names_of(Y) if names_of(X) is None else names_of(X)
     check_names("Y", Y, names)
@@ -90,6 +96,8 @@ def transport_between(
     taken = {"target", "standardize", "random_state", "bounds", "dequantize"} & set(settings)
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
+    watch = {f.name: settings.pop(f.name) for f in dataclasses.fields(Watch) if f.name in settings}
+    watching = Watch(**watch)
     options = SETTINGS | settings | {"standardize": False, "random_state": seed}
     if growth is None:
         OTFlow(**options)._settings()  # checked before the density takes its time
@@ -115,20 +123,26 @@ def transport_between(
     if growth is not None:
         from otflow.estimator.growing import Asked, growing_between
 
-        asked = Asked.of(settings, growth, (mass_x, mass_y), seed)
+        asked = Asked.of(settings, growth, (mass_x, mass_y), seed, watching)
         ends = end(density_x, common.forward(x)), end(density, common.forward(y))
         return growing_between(common, names, *ends, asked)
     first, second = DataRows(common.forward(x), None, c_x), DataRows(common.forward(y), None, c_y)
     if c_x is not None:
-        model = _fit_given(first, second, common, density, options, seed)
+        model, rows = _made_given(first, second, common, density, options, seed)
     else:
-        model = OTFlow(**options, target=end(density, second.x)).fit(first.x)
-    model.standardizer_ = common
-    if names is not None:
-        model.feature_names_in_ = np.array(names, dtype=object)
-    if (named := names_of(condition_x)) is not None:
-        model.condition_names_in_ = np.array(named, dtype=object)
-    return Between(model)
+        model, rows = OTFlow(**options, target=end(density, second.x)), {"X": first.x}
+
+    def finished(nothing: Any = None) -> Between:
+        model.standardizer_ = common
+        if names is not None:
+            model.feature_names_in_ = np.array(names, dtype=object)
+        if (named := names_of(condition_x)) is not None:
+            model.condition_names_in_ = np.array(named, dtype=object)
+        return Between(model)
+
+    with made_of_stopped(finished):
+        model.fit(**rows, **watch)
+    return finished()
 
 
 def _conditions(
@@ -167,15 +181,15 @@ def _conditions(
     return first, second
 
 
-def _fit_given(
+def _made_given(
     first: DataRows,
     second: DataRows,
     common: Standardizer,
     density: OTFlow | None,
     options: dict[str, Any],
     seed: int,
-) -> OTFlow:
-    """The flow from the first population to the density of the second, given c.
+) -> tuple[OTFlow, dict[str, Any]]:
+    """The flow from the first population to the density of the second, given c, and its rows.
 
     The rows that stop training are held out here, because the target has to know the scale that
     conditions get from the others.
@@ -192,7 +206,7 @@ def _fit_given(
     target = density_given(density, second, common, scaler)
     model = OTFlow(**options, target=target)
     more = {} if held is None else {"X_val": held.x, "condition_val": held.condition}
-    return model.fit(train.x, condition=train.condition, **more)
+    return model, {"X": train.x, "condition": train.condition} | more
 
 
 def _check_growth(growth: Any, mass_x: Any, mass_y: Any, density_x: Any) -> None:

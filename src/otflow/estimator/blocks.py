@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from otflow.support.checks import check_count, check_number, check_real
+from otflow.support.statistics import Estimate
 
 MOST_BLOCKS = 12  # with "auto"
 LEAST_GAIN = 0.05  # nats, that a block more has to be worth
 _FIRST, _MOST = 1.0, 1000.0  # tau, where it is not set
 _GROWTH = 4.0  # of tau, at most, from block to block
-_Z = 1.96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Block:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the gain."""
-        return self.gain - _Z * self.gain_error, self.gain + _Z * self.gain_error
+        return Estimate(self.gain, self.gain_error).interval
 
     @property
     def worth_it(self) -> bool:

@@ -17,6 +17,7 @@ from otflow.potentials import (
 from otflow.schemes import RK4, AbstractScheme, Conforming
 from otflow.schemes.base import check_steps
 from otflow.support.extras import require
+from otflow.support.statistics import covariance
 from otflow.targets import AbstractTarget, StandardNormal
 
 SCHEMES = {"conforming": Conforming, "rk4": RK4}
@@ -100,9 +101,10 @@ def _solution(
     """The Gaussian solution between the moments of the rows and `end`, which moves by `slope`."""
     if condition is None:
         mean = np.average(x, axis=0, weights=weight)
-        return GaussianBase.solve(mean, _floored(_covariance(x, weight)), float(alpha), *end)
+        cov = _floored(covariance(x, bias=True, aweights=weight))
+        return GaussianBase.solve(mean, cov, float(alpha), *end)
     mean, W = regression(x, condition, weight)
-    cov = _floored(_covariance(x - condition @ W.T, weight))
+    cov = _floored(covariance(x - condition @ W.T, bias=True, aweights=weight))
     return ConditionalGaussian.solve(mean, W, cov, float(alpha), *end, slope)
 
 
@@ -129,7 +131,7 @@ def least_gaussian_directions(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, 
     have none, farther from it than random directions do.
     """
     x = x[:_ICA_ROWS]
-    variance = np.linalg.eigvalsh(_covariance(x, None))
+    variance = np.linalg.eigvalsh(covariance(x, bias=True))
     if x.shape[1] == 1 or variance[0] <= 1e-9 * variance[-1]:  # dependent columns
         return None
     decomposition = require("sklearn.decomposition", "sklearn")
@@ -151,13 +153,6 @@ def regression(
     centred = (root[:, None] * (a - m) for a, m in ((condition, c_mean), (x, x_mean)))
     W = np.linalg.lstsq(*centred)[0].T
     return x_mean - W @ c_mean, W
-
-
-def _covariance(
-    x: Float[np.ndarray, "n d"], weight: Float[np.ndarray, " n"] | None
-) -> Float[np.ndarray, "d d"]:
-    dim = x.shape[1]
-    return np.cov(x, rowvar=False, bias=True, aweights=weight).reshape(dim, dim)
 
 
 def _floored(cov: np.ndarray) -> np.ndarray:

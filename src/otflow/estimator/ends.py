@@ -12,6 +12,7 @@ from otflow.estimator.building import regression
 from otflow.estimator.estimator import OTFlow
 from otflow.flow.flow_target import ConditionalFlowTarget, FlowTarget
 from otflow.support.extras import require
+from otflow.support.statistics import covariance
 from otflow.targets import AbstractTarget, GaussianMixture
 
 _FOLDS = 5  # of the cross-validation
@@ -51,7 +52,7 @@ def density_of(
         shift=jnp.asarray((own.mean - common.mean) / common.scale),
         scale=jnp.asarray(own.scale / common.scale),
         mean=jnp.asarray(z.mean(axis=0)),
-        cov=jnp.asarray(np.cov(z, rowvar=False).reshape(z.shape[1], -1)),
+        cov=jnp.asarray(covariance(z)),
     )
 
 
@@ -77,7 +78,7 @@ def density_given(
         "offset": (conditions.mean - of_condition.mean) / of_condition.scale,
         "rate": conditions.scale / of_condition.scale,
         "mean": mean,
-        "cov": np.atleast_2d(np.cov(rows.x - c @ gain.T, rowvar=False)),
+        "cov": covariance(rows.x - c @ gain.T),
         "gain": gain,
     }
     return ConditionalFlowTarget(

@@ -1,6 +1,8 @@
 """From an estimator's settings to a trained flow: first-order steps, then natural gradients."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from otflow.schemes import AbstractScheme
 from otflow.support.precision import cast
 from otflow.targets import AbstractTarget
 from otflow.training import NaturalConfig, Rows, TrainingResult, polish, train
-from otflow.training.checkpoint import Checkpoint, Watch, digest, sigterm_interrupts
+from otflow.training.checkpoint import Checkpoint, Watch, digest
 from otflow.training.plan import start_from_plan
 
 # natural steps on rows alone: far, and taken back where the batch's objective does not fall
@@ -24,7 +26,51 @@ _ON_DATA: dict[str, Any] = {"step": 1.0, "largest_kl": 0.1, "monotone": True}
 
 
 class TrainingDivergedError(FloatingPointError):
-    """Training met a non-finite objective; the estimator holds the last good weights."""
+    """Training met a non-finite objective.
+
+    The estimator holds the last good weights; of a function `fitted` is what it would have returned
+    with these.
+    """
+
+    fitted: Any = None
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or with a checkpoint SIGTERM, in training; `fitted` as in `TrainingDivergedError`."""
+
+    fitted: Any = None
+
+
+def raise_if_stopped(status: str, cure: str, fitted: Any = None) -> None:
+    """Raise what stopped training, unless it ended by itself.
+
+    Args:
+        status: of the run.
+        cure: of an objective that is not finite.
+        fitted: what a function returns.
+    """
+    stop: TrainingInterrupted | TrainingDivergedError
+    if status == "interrupted":
+        where = "" if fitted is None else " in `fitted` of this exception"
+        stop = TrainingInterrupted(
+            f"training was interrupted; the best weights so far are kept{where}."
+        )
+    elif status == "non_finite":
+        stop = TrainingDivergedError(f"the objective became non-finite{cure}")
+    else:
+        return
+    stop.fitted = fitted
+    raise stop
+
+
+@contextlib.contextmanager
+def made_of_stopped(make: Callable[[Any], Any]) -> Iterator[None]:
+    """Where training is stopped within, `fitted` is what is made of it."""
+    try:
+        yield
+    except (TrainingInterrupted, TrainingDivergedError) as stop:
+        stop.fitted = make(stop.fitted)
+        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +91,13 @@ class Fitted:
 
     def raise_if_stopped(self) -> None:
         """Raise what stopped training, unless it ended by itself."""
-        if self.status == "interrupted":
-            raise KeyboardInterrupt("training was interrupted; the best weights so far are kept.")
-        if self.status == "non_finite":
-            raise TrainingDivergedError(
-                f"the objective became non-finite after iteration "
-                f"{int(self.history['iteration'][-1])}; flow_ holds the weights of iteration "
-                f"{self.n_iter}. Lower learning_rate (now {self.settings.learning_rate}), raise "
-                f"n_steps (now {self.settings.n_steps}) or use dtype='float64'."
-            )
+        last = int(self.history["iteration"][-1]) if self.history else 0
+        raise_if_stopped(
+            self.status,
+            f" after iteration {last}; flow_ holds the weights of iteration {self.n_iter}. "
+            f"Lower learning_rate (now {self.settings.learning_rate}), raise n_steps (now "
+            f"{self.settings.n_steps}) or use dtype='float64'.",
+        )
 
 
 def fit_flow(
@@ -71,12 +115,9 @@ def fit_flow(
     Raises:
         ValueError: `watch` is to resume another run; names the settings or data that differ.
     """
-    target = cast(target, settings.dtype)
-    if watch.checkpoint is None:
-        return _fit_flow(settings, material, target, seed, watch, start, None)
-    checkpoint = watch.open(_identity(settings, material, target, seed, start))
-    with sigterm_interrupts():
-        return _fit_flow(settings, material, target, seed, watch, start, checkpoint)
+    given = (settings, material, cast(target, settings.dtype), seed, start)
+    with watch.following(lambda: _identity(*given)) as checkpoint:
+        return _fit_flow(*given, watch, checkpoint)
 
 
 def _identity(
@@ -97,8 +138,8 @@ def _fit_flow(
     material: Material,
     target: AbstractTarget,
     seed: int,
-    watch: Watch,
     start: Flow | None,
+    watch: Watch,
     checkpoint: Checkpoint | None,
 ) -> Fitted:
     scheme = make_scheme(settings.scheme, settings.n_steps)

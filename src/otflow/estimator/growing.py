@@ -11,6 +11,7 @@ from jaxtyping import Float
 from otflow.certificates import Certificate
 from otflow.certificates.unbalanced import certify_growth
 from otflow.data.preprocessing import Standardizer
+from otflow.estimator.fitting import raise_if_stopped
 from otflow.flow.growing import GrowingFlow, GrowthEvaluation, evaluate_growth
 from otflow.model.growingfile import GrowingModel, load_growing, save_growing
 from otflow.parallel.devices import use_all_cores
@@ -19,20 +20,14 @@ from otflow.support.checks import check_count, check_number, check_rows, check_s
 from otflow.support.frames import check_names
 from otflow.support.precision import cast, precision
 from otflow.targets import AbstractTarget
+from otflow.training import Watch
+from otflow.training.checkpoint import digest
 from otflow.training.growing import GrowthConfig, train_growth
 
-SETTINGS: dict[str, Any] = {
-    "alpha": 100.0,
-    "beta": 100.0,
-    "width": 64,
-    "n_steps": 4,
-    "max_iter": 1500,
-    "plan_iter": 500,
-    "batch_size": 512,
-    "learning_rate": 0.02,
-    "dtype": "float32",
-    "verbose": False,
-}
+_OWN: dict[str, Any] = {"width": 64, "n_steps": 4, "dtype": "float32", "verbose": False}
+_NOT_ASKED = ("seed", "n_probes", "nll_tolerance")  # the last two are of RK4
+_CONFIG = {k: v for k, v in vars(GrowthConfig()).items() if k not in _NOT_ASKED}
+SETTINGS: dict[str, Any] = _CONFIG | _OWN
 
 
 class Mass(NamedTuple):
@@ -46,8 +41,9 @@ class Mass(NamedTuple):
 class GrowingBetween:
     """A map from one population to another along which mass grows; see `transport_between`.
 
-    `model` holds the flow in the common scale of both populations, and `history` the means of the
-    costs while it was trained, there and for a unit of mass.
+    `model` holds the flow in the common scale of both populations, and `history` the course of its
+    training, there and for a unit of mass: as in `otflow.training.TrainingResult`, but for the nll,
+    whose place is the miss's.
     """
 
     model: GrowingModel
@@ -155,23 +151,34 @@ class Asked:
     verbose: bool
     growth: float
     masses: tuple[float, float]
+    watch: Watch
 
     @staticmethod
     def of(
-        settings: dict[str, Any], growth: float, masses: tuple[float, float], seed: int
+        settings: dict[str, Any],
+        growth: float,
+        masses: tuple[float, float],
+        seed: int,
+        watch: Watch,
     ) -> "Asked":
         """From the settings that differ from `SETTINGS`."""
         if unknown := set(settings) - set(SETTINGS):
             known = f"some of {', '.join(SETTINGS)} with growth"
             raise ValueError(f"settings: expected {known}; got {', '.join(sorted(unknown))}.")
         options = SETTINGS | settings
-        names = ("n_steps", "width", "dtype", "verbose")
-        own = {name: options.pop(name) for name in names}
+        own = {name: options.pop(name) for name in _OWN}
         check_steps(own["n_steps"])
         check_count("width", own["width"])
         with precision(own["dtype"]):  # or refuse it
             config = GrowthConfig(**options, seed=seed)
-        return Asked(config, **own, growth=float(growth), masses=(masses[0], masses[1]))
+        of_both = (float(masses[0]), float(masses[1]))
+        return Asked(config, **own, growth=float(growth), masses=of_both, watch=watch)
+
+    def identity(self, start: AbstractTarget, end: AbstractTarget) -> dict[str, Any]:
+        """What decides the numbers of a run: settings by name, both ends as digests."""
+        found = dataclasses.asdict(self.config) | {"start": digest(start), "end": digest(end)}
+        found |= {name: getattr(self, name) for name in ("n_steps", "width", "growth", "masses")}
+        return found | {"dtype": np.dtype(self.dtype).name}
 
 
 def growing_between(
@@ -184,18 +191,19 @@ def growing_between(
     """The flow from mass_x start to mass_y end, both in the common scale; see `transport_between`.
 
     Raises:
-        FloatingPointError: training met numbers that are not finite.
+        TrainingDivergedError: training met numbers that are not finite.
+        KeyboardInterrupt: Ctrl-C. Of both `fitted` is the map at its best until then.
     """
     use_all_cores()
     delta, key = asked.growth / float(scale.scale[0]), jax.random.key(asked.config.seed)
     with precision(asked.dtype):
         sizes = delta, asked.n_steps, asked.width
-        flow = GrowingFlow.create(start, end, *sizes, key, *map(float, asked.masses))
-        found = train_growth(cast(flow, asked.dtype), asked.config, asked.verbose)
-    if not found.finite:
-        raise FloatingPointError(
-            "the objective became non-finite: lower learning_rate "
-            f"(now {asked.config.learning_rate}), raise growth or use dtype='float64'."
-        )
+        flow = cast(GrowingFlow.create(start, end, *sizes, key, *asked.masses), asked.dtype)
+        with asked.watch.following(lambda: asked.identity(start, end)) as checkpoint:
+            found = train_growth(flow, asked.config, asked.verbose, asked.watch, checkpoint)
     model = GrowingModel(found.flow, scale, columns, asked.config.alpha)
-    return GrowingBetween(model, found.history)
+    fitted = GrowingBetween(model, found.history)
+    rate = asked.config.learning_rate
+    cure = f": lower learning_rate (now {rate}), raise growth or use dtype='float64'."
+    raise_if_stopped(found.status, cure, fitted)
+    return fitted

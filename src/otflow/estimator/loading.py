@@ -14,6 +14,7 @@ from otflow.estimator.estimator import OTFlow
 from otflow.flow.normalisation import Integral
 from otflow.model.model import Model
 from otflow.model.modelfile import load_model, unreadable
+from otflow.support.jsontext import with_nan
 
 
 def load(path: str | Path) -> OTFlow:
@@ -27,9 +28,9 @@ def load(path: str | Path) -> OTFlow:
     try:
         estimator = _estimator(model)
         estimator._settings()
-        history = _with_nan(model.training["history"])
+        history = with_nan(model.training["history"])
         if "natural_history" in model.training:
-            estimator.natural_history_ = _with_nan(model.training["natural_history"])
+            estimator.natural_history_ = with_nan(model.training["natural_history"])
         estimator.n_iter_ = int(model.training["n_iter"])
         estimator.status_ = str(model.training["status"])
         estimator.integral_ = Integral.kept(model.training)
@@ -81,11 +82,3 @@ def _as_set(model: Model) -> dict[str, Any]:
 
 def _count(found: int | None) -> int | None:
     return None if found is None else int(found)
-
-
-def _with_nan(history: dict[str, list[float | None]]) -> dict[str, list[float]]:
-    """A history as it was before JSON."""
-    return {
-        name: [math.nan if v is None else float(v) for v in values]
-        for name, values in history.items()
-    }

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from otflow.estimator.fitting import made_of_stopped
 from otflow.estimator.posterior import Posterior
 from otflow.estimator.unnormalised import fit_unnormalised
 from otflow.support.extras import require
@@ -93,7 +94,8 @@ def fit_numpyro(
             sites = transform(jnp.asarray(points, float))
             return {name: np.asarray(value) for name, value in sites.items()}
 
-    fitted = fit_unnormalised(log_density, flat.size, names=names, seed=seed, **options)
+    with made_of_stopped(lambda fitted: NumPyroPosterior(fitted, constrain)):
+        fitted = fit_unnormalised(log_density, flat.size, names=names, seed=seed, **options)
     return NumPyroPosterior(fitted, constrain)
 
 

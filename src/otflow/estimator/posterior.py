@@ -22,7 +22,7 @@ from otflow.model.tensorfile import write_tensors
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.extras import require
 from otflow.support.html import table
-from otflow.support.jsontext import plain
+from otflow.support.jsontext import plain, with_nan
 from otflow.support.memory import check_fits
 from otflow.support.precision import dtype_of, precision
 
@@ -49,7 +49,7 @@ class Posterior:
         density: log p + log Z; None of a file that was loaded without it, which can be drawn from
             and has `log_prob`, but no weights.
         status: why training stopped.
-        training: history and seconds of the fit.
+        training: history of the fit, natural_history of its natural steps if any, and seconds.
     """
 
     law: PushedNormal
@@ -207,7 +207,11 @@ class Posterior:
             names = tuple(map(str, document["names"]))
             if not isinstance(law, PushedNormal) or len(names) != law.dim or tensors:
                 raise ValueError("expected a law and the names of its parameters")
-            found = Posterior(law, names, None, document["status"], dict(document["training"]))
+            training = {
+                name: with_nan(kept) if isinstance(kept, dict) else kept
+                for name, kept in document["training"].items()
+            }
+            found = Posterior(law, names, None, document["status"], training)
         except DAMAGE as error:
             raise unreadable(path, error) from error
         if log_density is None:

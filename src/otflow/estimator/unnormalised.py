@@ -1,5 +1,6 @@
 """From a log-density known up to a constant to draws with a certificate (SPEC 8)."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.special import logsumexp
 from otflow.data.batches import NormalBatches
 from otflow.data.columns import make_column_map
 from otflow.data.rows import Rows
-from otflow.estimator.fitting import TrainingDivergedError
+from otflow.estimator.fitting import raise_if_stopped
 from otflow.estimator.posterior import Posterior
 from otflow.flow.pushed_normal import PushedNormal
 from otflow.flow.unnormalised import LogDensity, OnLine, Unnormalised, unnormalised
@@ -26,6 +27,7 @@ from otflow.support.files import one_line
 from otflow.support.precision import precision
 from otflow.targets import StandardNormal
 from otflow.training import NaturalConfig, TrainingConfig, TrainingResult, Watch, polish, train
+from otflow.training.checkpoint import Checkpoint, digest
 from otflow.training.gaussian_start import GaussianStart, gaussian_start
 
 _SHARES = (1.0, 0.3, 0.1, 0.03)  # of E, for Gaussians ever wider
@@ -84,20 +86,20 @@ def fit_unnormalised(
         seed: of everything random.
         dtype: "float64" or "float32", of the log-density too.
         verbose: show a progress bar (on a terminal only).
-        watch: `on_validation`, called with every row of the history.
+        watch: checkpoint, checkpoint_every, resume, on_validation: as of `OTFlow.fit`; a checkpoint
+            knows its log-density by the Gaussian that is fitted to it.
 
     Raises:
         TypeError, ValueError: bad arguments; a log-density that is no JAX function, has another
             shape, is not finite where the Gaussians are, or seems to have no finite integral.
-        TrainingDivergedError: the objective became non-finite.
-        KeyboardInterrupt: Ctrl-C.
+        OSError: the checkpoint cannot be written, or holds a run and `resume` is not set.
+        KeyboardInterrupt, TrainingDivergedError: Ctrl-C, or the objective became non-finite; once
+            the Gaussian is fitted, `fitted` of the exception is the posterior at its best so far.
     """
     began = time.perf_counter()
     check_count("dim", dim)
     check_count("seed", seed, 0)
     check_count("natural_iter", natural_iter, 0)
-    if set(watch) - {"on_validation"}:
-        raise TypeError(f"watch: expected on_validation only; got {sorted(watch)}.")
     told = _names(names, dim)
     columns = make_column_map(bounds, None, np.zeros((1, dim)), told)
     mean, deviation = _each("start", start, dim), _each("scale", scale, dim)
@@ -124,11 +126,23 @@ def fit_unnormalised(
         target = unnormalised(known, gaussian.mean, gaussian.factor, log_z)
         rest = GaussianBase.solve(np.zeros(dim), np.eye(dim), 1.0)
         potential = ConvexStages.create(rest, n_steps, width, jax.random.key(seed))
-        found = _train(potential, scheme, target, config, natural_iter, dtype, verbose, watching)
+        identity = dataclasses.asdict(config) | {
+            **{"natural_iter": natural_iter, "n_steps": n_steps, "width": width, "names": told},
+            **{"dtype": str(target.shift.dtype), "bounds": [columns.lower, columns.upper]},
+            **{"start": mean.tolist(), "scale": deviation.tolist()},
+            "log_density": digest((target.shift, target.factor, target.log_constant)),
+        }
+        with watching.following(lambda: identity) as checkpoint:
+            beside = (verbose, watching, checkpoint)
+            found, histories = _train(potential, scheme, target, config, natural_iter, *beside)
         law = PushedNormal(found.potential, scheme, columns, target.shift, target.factor)
-    training = {"history": found.history, "seconds": time.perf_counter() - began}
+    training = histories | {"seconds": time.perf_counter() - began}
     posterior = Posterior(law, told, density, found.status, training)
-    _raise_if_stopped(found)
+    cure = (
+        ": lower learning_rate, choose another start, or give the bounds outside which there is no "
+        "density."
+    )
+    raise_if_stopped(found.status, cure, posterior)
     return posterior
 
 
@@ -235,35 +249,24 @@ def _train(
     target: Unnormalised,
     config: TrainingConfig,
     natural_iter: int,
-    dtype: Any,
     verbose: bool,
     watch: Watch,
-) -> TrainingResult:
-    """First-order steps on fresh draws, then natural gradients."""
+    checkpoint: Checkpoint | None,
+) -> tuple[TrainingResult, dict[str, Any]]:
+    """First-order steps on fresh draws, then natural gradients; the history of each."""
     normal = StandardNormal(target.dim)
     keys = jax.random.split(jax.random.key(config.seed), 2)
     held = Rows(normal.sample(keys[0], _VALIDATION))
-    fresh = NormalBatches(target.dim, config.batch_size, config.seed, dtype)
-    first = train(potential, scheme, target, fresh, held, config, verbose, watch)
+    fresh = NormalBatches(target.dim, config.batch_size, config.seed, target.shift.dtype)
+    first = train(potential, scheme, target, fresh, held, config, verbose, watch, checkpoint)
+    told = {"history": first.history}
     if not natural_iter or first.status in ("interrupted", "non_finite"):
-        return first
+        return first, told
     natural = NaturalConfig(alpha=float(config.alpha), max_iter=natural_iter)
     draw = jax.jit(lambda k: normal.sample(jax.random.fold_in(keys[1], k), _NATURAL_ROWS))
-    given = (target, lambda k: Rows(draw(k)), held, natural, normal.log_prob, verbose, watch)
-    second = polish(first.potential, scheme, *given)
-    return TrainingResult(
-        second.potential, scheme, first.history, second.status, first.best_iteration
-    )
-
-
-def _raise_if_stopped(found: TrainingResult) -> None:
-    if found.status == "interrupted":
-        raise KeyboardInterrupt("training was interrupted.")
-    if found.status == "non_finite":
-        raise TrainingDivergedError(
-            "the objective became non-finite: lower learning_rate, choose another start, or give "
-            "the bounds outside which there is no density."
-        )
+    given = (target, lambda k: Rows(draw(k)), held, natural, normal.log_prob)
+    second = polish(first.potential, scheme, *given, verbose, watch, checkpoint)
+    return second, told | {"natural_history": second.history}
 
 
 def _names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:

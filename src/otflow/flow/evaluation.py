@@ -22,25 +22,12 @@ from otflow.reference.base import AbstractReference
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.support.checks import check_count, check_number
 from otflow.support.precision import cast, precision
+from otflow.support.statistics import Estimate
 from otflow.targets import AbstractTarget, StandardNormal
 
 _CHUNK, _BLOCK = 1000, 100  # samples at once; chunks a call
 _STEP = 1e-4  # of central differences
 _SCRAMBLES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A Monte Carlo mean and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval."""
-        half = 1.96 * self.standard_error
-        return self.mean - half, self.mean + half
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from otflow.parallel.devices import map_chunks, one_lapack_thread
 from otflow.potentials.base import AbstractPotential, check_points, chunk_size
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.schemes.conforming import Conforming
+from otflow.schemes.growing import Growing
 from otflow.support.compiling import within_jax
 from otflow.support.memory import check_fits
 from otflow.support.precision import cast, dtype_of, own_precision, precision
@@ -91,7 +92,7 @@ class Flow(eqx.Module):
 
     Raises:
         ValueError: potential and target disagree on the dimension, or potential and scheme on the
-            steps.
+            steps; or mass grows on the way (`GrowingFlow`).
     """
 
     potential: AbstractPotential
@@ -121,6 +122,8 @@ class Flow(eqx.Module):
                 f"target: expected a condition of {self.condition_dim} columns, as the potential "
                 f"takes; got {self.target.condition_dim}."
             )
+        if isinstance(self.scheme, Growing):
+            raise ValueError("scheme: expected one that keeps mass; got Growing, of GrowingFlow.")
         if not self.scheme.takes(self.potential):
             raise ValueError(
                 f"scheme: expected Conforming({self.potential.n_steps}), which the potential is "

@@ -10,36 +10,61 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.flow.evaluation import Estimate
-from otflow.flow.objective import kl_terms
+from otflow.flow.objective import AbstractMassTarget, kl_terms
 from otflow.parallel.batching import map_rows
 from otflow.potentials import ConvexStages, GaussianBase, LiftedStages
 from otflow.potentials.base import AbstractStages
-from otflow.schemes.growing import Growing, Grown, cone_price
+from otflow.schemes.base import Push
+from otflow.schemes.growing import Growing
 from otflow.support.checks import check_count, check_number
 from otflow.support.precision import cast, dtype_of, precision
+from otflow.support.statistics import Estimate
 from otflow.targets import AbstractTarget
 
+_TAIL = 3.0  # of the miss, beyond which it goes on straight
 
-class GrowthCosts(eqx.Module):
-    """What n points of unit mass cost, and what they tell of the miss at the end.
 
-    `transport` and `straightness` are squared data units, the second 0 on a geodesic of the cone;
-    `log_mass` is the logarithm of the growth and `log_ratio` that of the density that arrives over
-    the wanted one (nats).
+class GrowthTarget(AbstractMassTarget):
+    """What is to arrive from a start: mass_y times the density of `end`.
+
+    Args:
+        start, end: densities.
+        log_masses: log(mass_x / mass_y).
     """
 
-    transport: Float[Array, " n"]
-    straightness: Float[Array, " n"]
-    log_mass: Float[Array, " n"]
-    log_ratio: Float[Array, " n"]
+    start: AbstractTarget
+    end: AbstractTarget
+    log_masses: float = eqx.field(static=True)
 
-    def miss(self, tail: float = math.inf) -> Float[Array, " n"]:
-        """m (u - 1 + exp(-u)) >= 0, whose mean times the mass at the start is D(end || wanted).
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.end.dim
 
-        Its control variate, mean m exp(-u) = wanted mass / mass at the start, needs a bijection.
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log of the density of `end`, nats, shape (n,)."""
+        return self.end.log_prob(y)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws of `end`."""
+        return self.end.sample(key, n)
+
+    def merged(self, share: float) -> "GrowthTarget":
+        """With the components of `end` drawn together."""
+        return GrowthTarget(self.start, self.end.merged(share), self.log_masses)
+
+    def log_ratio(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
+        """u: log of the density that arrives at the ends of x over the wanted one, nats."""
+        u = self.start.log_prob(x) + pushed.log_mass - pushed.log_det + self.log_masses
+        return u - self.end.log_prob(pushed.points)
+
+    def miss(self, x: Float[Array, "n d"], pushed: Push, tail: float = _TAIL) -> Float[Array, " n"]:
+        """m (u - 1 + exp(-u)) >= 0, with a straight line below u = -tail; nats.
+
+        The mean times the mass at the start is D(what arrives || wanted): the control variate, mean
+        m exp(-u) = wanted mass / mass at the start, needs a bijection.
         """
-        return jnp.exp(self.log_mass) * kl_terms(self.log_ratio, tail)
+        return jnp.exp(pushed.log_mass) * kl_terms(self.log_ratio(x, pushed), tail)
 
 
 class GrowingFlow(eqx.Module):
@@ -65,7 +90,7 @@ class GrowingFlow(eqx.Module):
         for name in ("start", "end"):
             if (got := getattr(self, name).dim) != self.potential.dim:
                 raise ValueError(f"{name}: expected dimension {self.potential.dim}; got {got}.")
-        if self.potential.n_steps != self.scheme.n_steps:
+        if not self.scheme.takes(self.potential):
             told = f"expected {self.potential.n_steps} steps, the potential's; got {self.scheme}."
             raise ValueError(f"scheme: {told}")
         for name in ("mass_x", "mass_y"):
@@ -95,13 +120,18 @@ class GrowingFlow(eqx.Module):
         """d."""
         return self.potential.dim
 
-    def push(self, x: Float[np.ndarray, "n d"]) -> Grown:
-        """Where rows go, their growth, volume and price; NumPy."""
-        return Grown(*self._rows(_push, x))
+    @property
+    def target(self) -> GrowthTarget:
+        """What is to arrive."""
+        return GrowthTarget(self.start, self.end, math.log(self.mass_x / self.mass_y))
 
-    def pull(self, y: Float[np.ndarray, "n d"]) -> Grown:
-        """Where rows come from, and that push; NumPy."""
-        return Grown(*self._rows(_pull, y))
+    def push(self, x: Float[np.ndarray, "n d"]) -> Push:
+        """Where rows go, their growth, volume and price; NumPy."""
+        return self._rows(_push, x)
+
+    def pull(self, y: Float[np.ndarray, "n d"]) -> Push:
+        """Where rows come from, and the way back; NumPy."""
+        return self._rows(_pull, y)
 
     def at(
         self, x: Float[np.ndarray, "n d"], time: float
@@ -113,34 +143,20 @@ class GrowingFlow(eqx.Module):
         """log of the density that arrives at y, whose integral is the mass at the end; nats."""
         return self._rows(_log_density, y)
 
-    def costs(self, x: Float[np.ndarray, "n d"]) -> GrowthCosts:
-        """The costs of rows; NumPy."""
-        return GrowthCosts(*self._rows(_costs, x))
-
     def _rows(self, function: Any, x: Float[np.ndarray, "n d"]) -> Any:
         dtype = dtype_of(self.potential)
         with precision(dtype):
             return map_rows(lambda rows: function(self, jnp.asarray(rows)), np.asarray(x, dtype))
 
 
-def growth_costs(flow: GrowingFlow, x: Float[Array, "n d"]) -> GrowthCosts:
-    """The costs of points, within JAX."""
-    pushed = flow.scheme.push(flow.potential, x)
-    least = cone_price(pushed.points - x, pushed.log_mass, flow.scheme.delta)
-    u = flow.start.log_prob(x) - flow.end.log_prob(pushed.points) - pushed.log_det
-    u = u + pushed.log_mass + math.log(flow.mass_x / flow.mass_y)
-    bend = jnp.maximum(2 * (pushed.transport - least), 0.0)
-    return GrowthCosts(pushed.transport, bend, pushed.log_mass, u)
+@eqx.filter_jit
+def _push(flow: GrowingFlow, x: Array) -> Push:
+    return flow.scheme.push(flow.potential, x)
 
 
 @eqx.filter_jit
-def _push(flow: GrowingFlow, x: Array) -> tuple[Array, ...]:
-    return tuple(vars(flow.scheme.push(flow.potential, x)).values())
-
-
-@eqx.filter_jit
-def _pull(flow: GrowingFlow, y: Array) -> tuple[Array, ...]:
-    return tuple(vars(flow.scheme.pull(flow.potential, y)).values())
+def _pull(flow: GrowingFlow, y: Array) -> Push:
+    return flow.scheme.pull(flow.potential, y)
 
 
 @eqx.filter_jit
@@ -149,15 +165,18 @@ def _at(flow: GrowingFlow, x: Array, time: Array) -> tuple[Array, Array]:
 
 
 @eqx.filter_jit
-def _costs(flow: GrowingFlow, x: Array) -> tuple[Array, ...]:
-    return tuple(vars(growth_costs(flow, x)).values())
+def _log_density(flow: GrowingFlow, y: Array) -> Array:
+    back = flow.scheme.pull(flow.potential, y)
+    value = flow.start.log_prob(back.points) - back.log_mass + back.log_det
+    return math.log(flow.mass_x) + value
 
 
 @eqx.filter_jit
-def _log_density(flow: GrowingFlow, y: Array) -> Array:
-    found = flow.scheme.pull(flow.potential, y)
-    value = flow.start.log_prob(found.points) + found.log_mass - found.log_det
-    return math.log(flow.mass_x) + value
+def _told(flow: GrowingFlow, x: Array) -> tuple[Array, Array, Array]:
+    """Transport, miss and growth."""
+    pushed = flow.scheme.push(flow.potential, x)
+    missed = flow.target.miss(x, pushed, math.inf)
+    return pushed.transport, missed, jnp.exp(pushed.log_mass)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,12 +213,8 @@ def evaluate_growth(
     check_count("n", n, 2)
     with precision("float64"):
         flow = cast(flow, "float64")
-        found = flow.costs(np.asarray(flow.start.sample(jax.random.key(seed), n)))
-    transport, miss = np.asarray(found.transport), np.asarray(found.miss())
-
-    def mean(values: Float[np.ndarray, " n"]) -> Estimate:
-        error = values.std(ddof=1) / math.sqrt(n)
-        return Estimate(flow.mass_x * float(values.mean()), flow.mass_x * float(error))
-
-    objective, growth = transport + alpha * miss, np.exp(np.asarray(found.log_mass))
-    return GrowthEvaluation(mean(transport), mean(miss), mean(objective), mean(growth), n)
+        draws = np.asarray(flow.start.sample(jax.random.key(seed), n))
+        transport, miss, growth = flow._rows(_told, draws)
+    columns = (transport, miss, transport + alpha * miss, growth)
+    means = [Estimate.of(flow.mass_x * values) for values in columns]
+    return GrowthEvaluation(means[0], means[1], means[2], means[3], n)

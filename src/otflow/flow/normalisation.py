@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from otflow.flow.evaluation import Estimate
 from otflow.flow.flow import Flow
 from otflow.flow.objective import nll
 from otflow.schemes import Conforming
 from otflow.support.precision import dtype_of, precision
+from otflow.support.statistics import Estimate, covariance
 
 _DRAWS = 4096
 _CENTRES = 512  # rows that carry a kernel
@@ -59,7 +59,7 @@ class Integral(Estimate):
         )
 
     def __str__(self) -> str:
-        text = f"{self.mean:.3g} +- {1.96 * self.standard_error:.2g}"
+        text = f"{self.mean:.3g} +- {self.half:.2g}"
         return text if self.resolved else f"{text}, not resolved"
 
 
@@ -150,7 +150,7 @@ class _Wide:
     def around(x: Float[np.ndarray, "n d"], rng: np.random.Generator) -> "_Wide":
         chosen = x[rng.integers(len(x), size=_CENTRES)]
         scale = np.maximum(x.std(axis=0), 1e-3)
-        cov = np.atleast_2d(np.cov(x, rowvar=False, bias=True)) + np.diag(1e-3 * scale**2)
+        cov = covariance(x, bias=True) + np.diag(1e-3 * scale**2)
         return _Wide(chosen, scale, x.mean(axis=0), _WIDER * np.linalg.cholesky(cov))
 
     def draw(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "n d"]:

@@ -1,5 +1,6 @@
 """The costs of SPEC 1, kept apart, and their weighted sum."""
 
+import abc
 import dataclasses
 import math
 from typing import Any, TypeVar
@@ -58,6 +59,14 @@ def costs_at(history: dict[str, list[float]], row: int) -> dict[str, float]:
     return {name: history[f"val_{name}"][row] for name in names if f"val_{name}" in history}
 
 
+class AbstractMassTarget(AbstractTarget):
+    """A target whose mass counts, for a start that is known (SPEC 10)."""
+
+    @abc.abstractmethod
+    def miss(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
+        """What takes the place of the nll: the mean is D(what arrives || target), nats."""
+
+
 @default_rules()
 def costs(
     potential: AbstractPotential,
@@ -67,7 +76,11 @@ def costs(
 ) -> Costs:
     """The costs of every point, shape (n,) each (SPEC 1)."""
     pushed = scheme.push(potential, x)
-    return Costs(pushed.transport, nll(target, pushed), pushed.straightness, pushed.hjb)
+    if isinstance(target, AbstractMassTarget):
+        missed = target.miss(x, pushed)
+    else:
+        missed = nll(target, pushed)
+    return Costs(pushed.transport, missed, pushed.straightness, pushed.hjb)
 
 
 def nll(target: AbstractTarget, pushed: Push) -> Float[Array, " n"]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from otflow.data.preprocessing import Standardizer
 from otflow.flow.growing import GrowingFlow
 from otflow.model.modelfile import DAMAGE, decode, encode, read_parts, unreadable
 from otflow.model.tensorfile import write_tensors
+from otflow.support.jsontext import plain, with_nan
 from otflow.support.precision import dtype_of, precision
 
 _ENTRY, _VERSION = "otflow-growth", 1
@@ -58,7 +58,7 @@ def save_growing(path: str | Path, model: GrowingModel, history: dict[str, list[
         "structure": {name: encode(part, name, tensors) for name, part in parts.items()},
         "columns": None if model.columns is None else list(model.columns),
         "alpha": model.alpha,
-        "history": history,
+        "history": plain(history),
     }
     write_tensors(path, _ENTRY, document, tensors)
 
@@ -81,7 +81,7 @@ def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]
         if not isinstance(flow, GrowingFlow) or not isinstance(scale, Standardizer):
             raise ValueError("expected a GrowingFlow and a Standardizer")
         columns = None if found["columns"] is None else tuple(map(str, found["columns"]))
-        history: dict[str, Any] = {k: list(map(float, v)) for k, v in found["history"].items()}
-        return GrowingModel(flow, scale, columns, float(found["alpha"])), history
+        model = GrowingModel(flow, scale, columns, float(found["alpha"]))
+        return model, with_nan(found["history"])
     except DAMAGE as error:
         raise unreadable(path, error, "flow with growth") from error

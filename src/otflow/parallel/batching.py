@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -12,12 +13,12 @@ def map_rows(function: Callable[[Any], Any], x: np.ndarray, batch_size: int = 40
     Beside x and the results no more than a few batches are held.
 
     Args:
-        function: maps (k, d) to an array, or a tuple of arrays, whose first axis is k, row by row.
+        function: maps (k, d) to a tree of arrays whose first axis is k, row by row.
         x: (n, d), n >= 1.
         batch_size: rows a call; fewer rows than that run as one call of the next power of two.
 
     Returns:
-        The results stacked, as NumPy: an array, or a tuple of them.
+        The results stacked: the tree, of NumPy arrays.
     """
     n = x.shape[0]
     size = min(batch_size, 1 << (n - 1).bit_length())
@@ -27,10 +28,10 @@ def map_rows(function: Callable[[Any], Any], x: np.ndarray, batch_size: int = 40
         k = rows.shape[0]
         if k < size:
             rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (size - k, *rows.shape[1:]))])
-        found = function(rows)
-        parts = [np.asarray(part) for part in (found if isinstance(found, tuple) else (found,))]
+        leaves, structure = jax.tree.flatten(function(rows))
+        parts = [np.asarray(leaf) for leaf in leaves]
         if not stacked:
             stacked = [np.empty((n, *part.shape[1:]), part.dtype) for part in parts]
         for whole, part in zip(stacked, parts, strict=True):
             whole[start : start + k] = part[:k]
-    return tuple(stacked) if isinstance(found, tuple) else stacked[0]
+    return jax.tree.unflatten(structure, stacked)

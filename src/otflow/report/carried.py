@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
 from otflow.support.precision import precision
+from otflow.support.statistics import covariance
 
 DRAWN = 2000  # points of a panel
 SAMPLES = 5000  # draws from the model that the rows are compared with
@@ -95,6 +96,6 @@ def _samples(model: Any, n: int, seed: int) -> Float[np.ndarray, "n d"]:
 
 def principal(z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
     """Principal directions of all rows as columns, the largest variance first; signs are fixed."""
-    _, basis = np.linalg.eigh(np.atleast_2d(np.cov(z, rowvar=False)))
+    _, basis = np.linalg.eigh(covariance(z))
     basis = basis[:, ::-1]
     return basis * np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])

@@ -18,6 +18,7 @@ from otflow.report.certificate_panels import certificate_section
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.row_panels import sample_section, target_section
 from otflow.support.html import number
+from otflow.support.statistics import Estimate, covariance
 from otflow.targets import StandardNormal
 
 _COSTS = {
@@ -238,7 +239,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     """Numbers over all rows."""
     n, invalid = len(rows.x), int((~rows.valid).sum())
     nll = -rows.log_prob[rows.valid]
-    error = 1.96 * nll.std(ddof=1) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
+    error = Estimate.of(nll).half
     moved = rows.displacement.mean()
     share = rows.straightness.mean() / moved if moved > 0 else 0.0
     facts = [
@@ -258,7 +259,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     ]
     facts.append(("Integral of the density", told(model.flow_, model.integral_)))
     if isinstance(model.flow_.target, StandardNormal) and n > 1:
-        spread = np.linalg.eigvalsh(np.atleast_2d(np.cov(rows.y, rowvar=False)))
+        spread = np.linalg.eigvalsh(covariance(rows.y))
         text = f"variances {number(spread[0])} to {number(spread[-1])} along principal directions"
         facts.append(("T(rows)", f"{text} (1 for the target)"))
     title = f"On {data_name}" if rows.given else "On draws from the flow"

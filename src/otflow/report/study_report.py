@@ -11,9 +11,10 @@ import otflow
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.figures import save_panels
 from otflow.report.study_maps import moving_maps
-from otflow.studies.result import Series, StudyResult, Z
+from otflow.studies.result import Series, StudyResult
 from otflow.studies.runner import summarise
 from otflow.studies.store import Store
+from otflow.support.statistics import Z95
 
 THEORY = "What the theory promises"
 RULE = (
@@ -96,7 +97,7 @@ def series_panels(result: StudyResult) -> tuple[Panel, ...]:
 def _panel(series: Series, x_name: str) -> Curves:
     x = np.array(series.x)
     title, unit = _TITLES.get(series.name, (series.name, ""))
-    error = Z * np.array(series.standard_error)
+    error = Z95 * np.array(series.standard_error)
     curves = []
     if series.exact is not None and np.isfinite(series.exact).any():
         told = "alpha p_eff / (2N)" if series.name == "loss_gap" else "exact"

@@ -3,7 +3,7 @@
 import abc
 import numbers
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -24,6 +24,9 @@ class Push(eqx.Module):
     int |v - (T(x) - x)|^2 dt = 2 transport - |T(x) - x|^2, and, of a scheme that follows Phi in
     continuous time, `hjb`, int |d_t Phi - 1/2 |grad Phi|^2| dt. All run over |dt|, so they are
     nonnegative on the way back too.
+
+    Where mass grows on the way, `log_mass` is the logarithm of its factor: a density rho becomes
+    rho exp(log_mass - log_det). The costs are then those of a unit of mass at t = 0.
     """
 
     points: Float[Array, "n d"]
@@ -32,11 +35,12 @@ class Push(eqx.Module):
     straightness: Float[Array, " n"]
     valid: Bool[Array, " n"]
     hjb: Float[Array, " n"] | None = None
+    log_mass: Any = None  # (n,), of a scheme along which mass grows
 
     def inverted(self, x: Float[Array, "n d"], valid: Bool[Array, " n"]) -> "Push":
         """This push of x, seen from its end: the way back to x, where `valid` says it was found."""
         costs = (self.transport, self.straightness, valid & self.valid, self.hjb)
-        return Push(x, -self.log_det, *costs)
+        return Push(x, -self.log_det, *costs, None if self.log_mass is None else -self.log_mass)
 
 
 def straightness(

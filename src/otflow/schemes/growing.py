@@ -26,33 +26,17 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from otflow.potentials.base import AbstractStages
+from otflow.potentials.base import AbstractPotential, AbstractStages
 from otflow.potentials.packed import apply, pairs, squares, unpack
-from otflow.schemes.base import check_steps, rematerialised
+from otflow.schemes.base import AbstractScheme, Push, check_steps, rematerialised
 from otflow.schemes.log_det import factorise_packed, packed_log_det
 from otflow.schemes.newton import invert_stage
 from otflow.support.checks import check_number
 from otflow.support.precision import default_rules
 
 _NEAR, _TERMS = 0.02, 9  # below it, so many terms of a series have float64's precision
-
-
-class Grown(eqx.Module):
-    """Where n points of mass 1 went, and what it cost.
-
-    `log_mass` is the logarithm of the factor by which the mass grew, `log_det` that of the map's
-    Jacobian determinant (nats): a density rho becomes rho exp(log_mass - log_det). `transport` is
-    int (1/2 |v|^2 + delta^2/2 g^2) m dt, squared data units. `valid` is False where
-    they overflow, or an inverse did not converge.
-    """
-
-    points: Float[Array, "n d"]
-    log_mass: Float[Array, " n"]
-    log_det: Float[Array, " n"]
-    transport: Float[Array, " n"]
-    valid: Bool[Array, " n"]
 
 
 class _Turn(NamedTuple):
@@ -67,8 +51,11 @@ class _Turn(NamedTuple):
         return x - self.angle[:, None] * self.slope
 
 
-class Growing(eqx.Module):
+class Growing(AbstractScheme):
     """K cone steps of convex stages; `delta`, data units, is the price of growth.
+
+    `transport` is int (1/2 |v|^2 + delta^2/2 g^2) m dt, squared data units, and `straightness` is 0
+    on geodesics of the cone. A push is not `valid` where it overflows.
 
     Raises:
         ValueError, TypeError: n_steps no integer >= 1, or delta no finite number > 0.
@@ -81,21 +68,25 @@ class Growing(eqx.Module):
         check_steps(self.n_steps)
         check_number("delta", self.delta, positive=True)
 
+    def takes(self, potential: AbstractPotential) -> bool:
+        """Whether it is convex stages for n_steps steps."""
+        return isinstance(potential, AbstractStages) and potential.n_steps == self.n_steps
+
     @default_rules()
-    def push(self, potential: AbstractStages, x: Float[Array, "n d"]) -> Grown:
+    def push(self, potential: AbstractPotential, x: Float[Array, "n d"]) -> Push:
         """From t = 0 to t = 1.
 
         Raises:
-            ValueError: the potential has another number of stages.
+            TypeError, ValueError: the potential has no stages, or another number of them.
         """
-        self._check(potential)
+        stages = self._stages(potential)
 
         def step(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
             x, totals = carry
             t = k / self.n_steps
-            found = potential.step(x, t)
+            found = stages.step(x, t)
             turn = self._turn(x - found.points)
-            log_share = -potential.value(x, t) / self.n_steps / (2 * self.delta**2)
+            log_share = -stages.value(x, t) / self.n_steps / (2 * self.delta**2)
             gained = jnp.exp(totals[:, 0]) * self._price(log_share, turn.slope)
             grown = 2 * log_share + jnp.log1p(turn.tangent)
             change = self._log_det(turn, found.jacobian)
@@ -105,35 +96,43 @@ class Growing(eqx.Module):
         times = jnp.arange(self.n_steps, dtype=x.dtype)
         (points, totals), _ = jax.lax.scan(rematerialised(step, self.n_steps), start, times)
         log_mass, log_det, transport = totals.T
+        least = cone_price(points - x, log_mass, self.delta)
+        bend = jnp.maximum(2 * (transport - least), 0.0)
         valid = jnp.isfinite(log_mass) & jnp.isfinite(log_det)
-        return Grown(points, log_mass, log_det, transport, valid)
+        return Push(points, log_det, transport, bend, valid, log_mass=log_mass)
 
     @default_rules()
-    def pull(self, potential: AbstractStages, y: Float[Array, "n d"]) -> Grown:
-        """The points that `push` takes to y, and their push: masses and volumes of the way there.
-
-        Every step by Newton with a line search, which converges from anywhere; not differentiable.
-        """
-        self._check(potential)
+    def pull(self, potential: AbstractPotential, y: Float[Array, "n d"]) -> Push:
+        """The inverse of push: every step by Newton with a line search; not differentiable."""
+        stages = self._stages(potential)
 
         def back(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], None]:
             y, valid = carry
-            guess = 2 * y - self._turn(y - potential.image(y, t)).end(y)
-            found = invert_stage(potential, y, t, guess, self._solved)
+            guess = 2 * y - self._turn(y - stages.image(y, t)).end(y)
+            found = invert_stage(stages, y, t, guess, self._solved)
             return (found.points, valid & found.converged), None
 
         times = jnp.arange(self.n_steps, dtype=y.dtype) / self.n_steps
         start = (y, jnp.ones(y.shape[0], bool))
         (x, valid), _ = jax.lax.scan(back, start, times, reverse=True)
-        found = self.push(potential, x)
-        return Grown(x, found.log_mass, found.log_det, found.transport, valid & found.valid)
+        return self.push(stages, x).inverted(x, valid)
+
+    @default_rules()
+    def trajectories(
+        self, potential: AbstractPotential, x: Float[Array, "n d"]
+    ) -> Float[Array, "steps+1 n d"]:
+        """Positions after every step."""
+        stages, path = self._stages(potential), [x]
+        for k in range(self.n_steps):
+            path.append(self.advance(stages, path[-1], k)[0])
+        return jnp.stack(path)
 
     @default_rules()
     def at(
         self, potential: AbstractStages, x: Float[Array, "n d"], time: Array | float
     ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
         """Where points are at a time in [0, 1], and the logarithm of their mass there."""
-        self._check(potential)
+        potential = self._stages(potential)
         log_mass = jnp.zeros(x.shape[0], x.dtype)
         for k in range(self.n_steps):
             part = jnp.clip(time * self.n_steps - k, 0.0, 1.0)
@@ -192,12 +191,13 @@ class Growing(eqx.Module):
         step = apply(inverse, residual + apply(unpack(excess), residual))
         return jnp.linalg.norm(residual, axis=1), step, log_det
 
-    def _check(self, potential: AbstractStages) -> None:
+    def _stages(self, potential: AbstractPotential) -> AbstractStages:
         if not isinstance(potential, AbstractStages):
             raise TypeError(f"potential: expected stages; got {type(potential).__name__}.")
         if potential.n_steps != self.n_steps:
             told = f"expected {potential.n_steps}, the potential's; got {self.n_steps}"
             raise ValueError(f"n_steps: {told}.")
+        return potential
 
 
 def cone_price(

@@ -12,6 +12,7 @@ from otflow.studies.information import effective_parameters
 from otflow.studies.members import Network, train_members
 from otflow.studies.problems import DataProblem
 from otflow.support.checks import check_count
+from otflow.support.statistics import Z95
 from otflow.training.ensemble import EnsembleConfig
 
 _ALPHAS = (3.0, 10.0)
@@ -92,17 +93,17 @@ def advise_alpha(
     n = len(X)
     low, alpha, high = (
         math.sqrt(2 * n * value / p_eff) if value > 0 and p_eff > 0 else math.nan
-        for value in (c - 1.96 * error, c, c + 1.96 * error)
+        for value in (c - Z95 * error, c, c + Z95 * error)
     )
-    if c <= 1.96 * error:
+    if c <= Z95 * error:
         alpha = math.nan
     reasoning = (
-        f"bias c/alpha with c = {c:.3g} +- {1.96 * error:.2g} (from the transport at alpha = "
+        f"bias c/alpha with c = {c:.3g} +- {Z95 * error:.2g} (from the transport at alpha = "
         f"{_ALPHAS[0]:g} and {_ALPHAS[1]:g}) equals estimation error alpha p_eff/(2n) with "
         f"p_eff = {p_eff:.1f} and n = {n} at alpha = {alpha:.3g}"
     )
     if math.isnan(alpha):
-        reasoning = f"c = {c:.3g} +- {1.96 * error:.2g} is not resolved from 0: no advice"
+        reasoning = f"c = {c:.3g} +- {Z95 * error:.2g} is not resolved from 0: no advice"
     return Advice(alpha, (low, high), c, p_eff, n, reasoning)
 
 

@@ -23,6 +23,7 @@ from otflow.studies.result import (
     with_gap,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.support.statistics import Z95
 
 _MOST_EXCESS = 0.1  # of 1/2 W2^2 - J*, up to which a flow's own gap leaves the rates readable
 _RECOVERY = 0.01  # relative tolerance of the recovery sequence
@@ -127,7 +128,7 @@ def _comparisons(grouped: dict[float, Group], exact: bool) -> list[Statement]:
     slack, errors = [g.mean("value_gap") for g in parts], [g.error("value_gap") for g in parts]
     i = int(np.argmin(slack))
     where = f"alpha = {list(grouped)[i]:g}"
-    text = f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e} at {where}"
+    text = f"smallest slack {slack[i]:.2e} +- {Z95 * errors[i]:.1e} at {where}"
     verdict = verdict_at_least(slack, errors)
     if invalid > 0:
         verdict = NOT_RESOLVED
@@ -145,7 +146,7 @@ def _monotone(claim: str, grouped: dict[float, Group], name: str, sign: int) -> 
     errors = [math.hypot(a.error(name), b.error(name)) for a, b in pairs]
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     evidence = (
-        f"least certain step {sign * steps[i]:+.2e} +- {1.96 * errors[i]:.1e}, "
+        f"least certain step {sign * steps[i]:+.2e} +- {Z95 * errors[i]:.1e}, "
         f"alpha {parts[i][0]:g} to {parts[i + 1][0]:g}"
     )
     return Statement(claim, verdict_at_least(steps, errors), evidence)
@@ -172,7 +173,7 @@ def _concave(grouped: dict[float, Group], penalty: str) -> Statement:
         errors += [math.hypot(noise, a * other), math.hypot(noise, b * other)]
         where += [f"{a:g} to {b:g}"] * 2
     i = int(np.argmin(np.array(slack) / np.maximum(errors, 1e-300)))
-    evidence = f"smallest slack {slack[i]:.2e} +- {1.96 * errors[i]:.1e}, alpha {where[i]}"
+    evidence = f"smallest slack {slack[i]:.2e} +- {Z95 * errors[i]:.1e}, alpha {where[i]}"
     return Statement(claim, verdict_at_least(slack, errors), evidence)
 
 
@@ -219,7 +220,7 @@ def _usable(grouped: dict[float, Group], name: str) -> tuple[dict[float, Group],
         elif not excess <= _MOST_EXCESS * scale:
             share = f"{100 * excess / scale:.0f} %" if scale > 0 else "all"
             dropped.append(f"{alpha:g} (J - J* is {share} of what is left)")
-        elif 1.96 * group.error(name) > value:
+        elif Z95 * group.error(name) > value:
             dropped.append(f"{alpha:g} (noise)")
         else:
             kept[alpha] = group
@@ -270,5 +271,5 @@ def _recovery(cells: Sequence[Cell]) -> list[Statement]:
     mean = v["transport"] + alpha * v["kl"]
     error = math.hypot(v["transport_se"], alpha * v["kl_se"])
     claim = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha, to within 1 %"
-    evidence = f"J = {mean:.5f} +- {1.96 * error:.1e} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
+    evidence = f"J = {mean:.5f} +- {Z95 * error:.1e} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
     return [Statement(claim, verdict_equal(mean, error, limit, _RECOVERY * limit), evidence)]

@@ -8,12 +8,12 @@ from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
     StudyResult,
-    Z,
     groups,
     make_series,
     verdict_equal,
 )
 from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
+from otflow.support.statistics import Z95
 
 _COLUMNS = ("steps", "integral", "kl", "invalid")
 _TOLERANCE = 0.02  # of the integral: more than the sampling beyond two dimensions
@@ -62,7 +62,7 @@ def _one(grouped: dict[float, Group]) -> Statement:
         verdict = "violated" if "violated" in verdicts else NOT_RESOLVED
     steps, value, error = max(found, key=lambda cell: abs(cell[1] - 1))
     text = (
-        f"of {len(found)} densities the farthest from 1 is {value:.6g} +- {Z * error:.1g}, "
+        f"of {len(found)} densities the farthest from 1 is {value:.6g} +- {Z95 * error:.1g}, "
         f"after {steps:g} steps"
     )
     claim = f"the density integrates to one, on its way too, to within {_TOLERANCE:g}"
@@ -73,5 +73,5 @@ def _below_the_truth(grouped: dict[float, Group]) -> Statement:
     found = _each(grouped, "kl")
     verdict = verdict_at_least([kl for _, kl, _ in found], [error for _, _, error in found])
     steps, kl, error = min(found, key=lambda cell: cell[1])
-    text = f"smallest KL {kl:.3g} +- {Z * error:.1g} nats, after {steps:g} steps"
+    text = f"smallest KL {kl:.3g} +- {Z95 * error:.1g} nats, after {steps:g} steps"
     return Statement("KL >= 0: no density is above the truth on average", verdict, text)

@@ -17,6 +17,7 @@ from otflow.studies.problems import ExactProblem, check_exact
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
 from otflow.support.precision import precision
+from otflow.support.statistics import covariance
 from otflow.targets import GaussianMixture
 from otflow.training.growing import GrowthConfig, train_growth
 
@@ -97,7 +98,7 @@ class GrowthStudy(AbstractStudy):
         for seed in self.seeds:
             x = exact.sample(2 * seed + 1000, n)
             y = exact.sample(2 * seed + 1001, n) + exact.mean_y - exact.mean_x
-            laws = [(rows.mean(axis=0), _covariance(rows)) for rows in (x, y)]
+            laws = [(rows.mean(axis=0), covariance(rows)) for rows in (x, y)]
             outcomes.append(Outcome(self._measured(exact, laws, seed)))
         return outcomes
 
@@ -114,7 +115,7 @@ class GrowthStudy(AbstractStudy):
             key = jax.random.key(seed)
             flow = GrowingFlow.create(start, end, exact.delta, 1, self.width, key, *masses)
         found = train_growth(flow, dataclasses.replace(self.config, seed=seed))
-        if not found.finite:
+        if found.status == "non_finite":
             raise FloatingPointError("training met numbers that are not finite.")
         costs = evaluate_growth(found.flow, self.config.alpha, self.evaluation, EVALUATION_SEED)
         x = exact.sample(EVALUATION_SEED, self.evaluation)
@@ -133,7 +134,3 @@ class GrowthStudy(AbstractStudy):
 
 growth_study = study_runner(GrowthStudy)
 """Run a `GrowthStudy` of a problem; its fields are options, the rest is as in `run_study`."""
-
-
-def _covariance(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    return np.cov(rows, rowvar=False).reshape(rows.shape[1], -1)

@@ -19,6 +19,7 @@ from otflow.studies.members import Stages, train_members
 from otflow.studies.problems import ExactProblem, check_exact
 from otflow.studies.runner import AbstractStudy, Outcome, Plan, Saved, Unit, study_runner
 from otflow.support.checks import check_count, check_number
+from otflow.support.statistics import covariance
 from otflow.training.ensemble import EnsembleConfig
 
 TAUS = (0.125, 0.25, 0.5, 1.0)
@@ -94,7 +95,7 @@ class JKOStudy(AbstractStudy):
         before = {s: [saved.flow(_cell_id(tau, b, s)) for b in range(1, block)] for s in self.seeds}
         data = [_carried(before[s], exact.sample(1000 + s, self.rows)).points for s in self.seeds]
         starts = [
-            self.members.between(rows.mean(axis=0), _covariance(rows), tau, s)
+            self.members.between(rows.mean(axis=0), covariance(rows, bias=True), tau, s)
             for rows, s in zip(data, self.seeds, strict=True)
         ]
         flows = train_members(
@@ -143,10 +144,6 @@ class JKOStudy(AbstractStudy):
 
 jko_study = study_runner(JKOStudy)
 """Run a `JKOStudy` of a problem; its fields are options, the rest is as in `run_study`."""
-
-
-def _covariance(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    return np.cov(rows, rowvar=False, bias=True).reshape(rows.shape[1], -1)
 
 
 class _Carried(NamedTuple):

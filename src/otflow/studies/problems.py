@@ -12,6 +12,7 @@ from otflow.reference.base import AbstractReference
 from otflow.reference.one_dimensional import mixture_1d
 from otflow.support.checks import check_count
 from otflow.support.precision import precision
+from otflow.support.statistics import covariance
 from otflow.targets import AbstractTarget, GaussianMixture, RotatedProduct
 
 
@@ -128,7 +129,7 @@ class DataProblem(AbstractProblem):
 
     def moments(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
         """Mean and covariance of the training rows."""
-        cov = np.cov(self.rows, rowvar=False, bias=True).reshape(self.dim, self.dim)
+        cov = covariance(self.rows, bias=True)
         return self.rows.mean(axis=0), cov
 
     def settings(self) -> dict[str, Any]:

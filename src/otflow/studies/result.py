@@ -12,8 +12,7 @@ from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
 from otflow.support.html import table
 from otflow.support.jsontext import plain
-
-Z = 1.959963984540054  # 97.5 % of the standard normal
+from otflow.support.statistics import Z95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _text(row: dict[str, Any], column: str) -> str:
     text = f"{value:.5g}"
     error = row.get(f"{column}_error")
     if error is not None and math.isfinite(error) and error > 0:
-        text += f" ±{Z * error:.0e}"
+        text += f" ±{Z95 * error:.0e}"
     return text
 
 
@@ -122,7 +121,7 @@ def above_minimum(claim: str, grouped: "dict[float, Group]", varied: str) -> Sta
     where = np.repeat(list(grouped), [len(g.cells) for g in grouped.values()])
     i = int(np.argmin(gaps / np.maximum(errors, 1e-300)))
     text = (
-        f"least certain of {len(gaps)} flows: {gaps[i]:.2e} +- {Z * errors[i]:.1e} "
+        f"least certain of {len(gaps)} flows: {gaps[i]:.2e} +- {Z95 * errors[i]:.1e} "
         f"at {varied} = {where[i]:g}"
     )
     return Statement(claim, verdict_at_least(gaps, errors), text)
@@ -157,7 +156,7 @@ class Group:
             return math.nan
         spread = 0.0
         if (r := len(values)) > 1:
-            spread = values.std(ddof=1) / math.sqrt(r) * float(stdtrit(r - 1, 0.975)) / Z
+            spread = values.std(ddof=1) / math.sqrt(r) * float(stdtrit(r - 1, 0.975)) / Z95
         return float(np.hypot(spread, self.noise(name)))
 
 
@@ -186,7 +185,7 @@ def failures(cells: Iterable[Cell]) -> list[tuple[str, str]]:
 
 def verdict_equal(mean: float, error: float, expected: float, tolerance: float) -> Verdict:
     """Whether a value is expected +- tolerance, decided by its whole 95 % interval."""
-    low, high = mean - Z * error, mean + Z * error
+    low, high = mean - Z95 * error, mean + Z95 * error
     if expected - tolerance <= low and high <= expected + tolerance:
         return "holds"
     return "violated" if low > expected + tolerance or high < expected - tolerance else NOT_RESOLVED

@@ -20,6 +20,7 @@ from otflow.studies.result import (
     verdict_equal,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.support.statistics import Z95
 
 _LIMIT = 0.2  # relative tolerance of alpha p_eff / (2N) at the largest N
 _COLUMNS = (
@@ -132,7 +133,7 @@ def _ordering(grouped: dict[float, Group], valid: dict[float, Group], note: str)
     slack += [(g.mean("population_gap"), g.error("population_gap")) for g in valid.values()]
     means, errors = (list(v) for v in zip(*slack, strict=True))
     i = int(np.argmin(np.array(means) / np.maximum(errors, 1e-300)))
-    text = f"least certain gap {means[i]:.2e} +- {1.96 * errors[i]:.1e}{note}"
+    text = f"least certain gap {means[i]:.2e} +- {Z95 * errors[i]:.1e}{note}"
     return Statement(claim, verdict_at_least(means, errors), text)
 
 
@@ -147,7 +148,7 @@ def _largest(valid: dict[float, Group], alpha: float, p_eff: float) -> Statement
     verdict = verdict_equal(float(mean.mean()), float(error), expected, _LIMIT * expected)
     found = 2 * n * mean.mean() / alpha
     text = (
-        f"N = {n:g}: mean gap gives p_eff = {found:.1f} +- {1.96 * 2 * n * error / alpha:.1f}, "
+        f"N = {n:g}: mean gap gives p_eff = {found:.1f} +- {Z95 * 2 * n * error / alpha:.1f}, "
         f"curvature and gradient noise give {p_eff:.1f}"
     )
     return Statement(claim, verdict, text)

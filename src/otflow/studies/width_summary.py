@@ -13,11 +13,11 @@ from otflow.studies.result import (
     NOT_RESOLVED,
     Group,
     StudyResult,
-    Z,
     groups,
     make_series,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.support.statistics import Z95
 
 _COLUMNS = (
     "width",
@@ -100,11 +100,11 @@ def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
         difference = np.array([x - y for x, y in pairs])
         r = len(difference)
         steps.append(float(difference.mean()))
-        inflated = float(stdtrit(r - 1, 0.975)) / Z if r > 1 else math.inf
+        inflated = float(stdtrit(r - 1, 0.975)) / Z95 if r > 1 else math.inf
         errors.append(inflated * difference.std(ddof=1) / math.sqrt(r) if r > 1 else math.inf)
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     text = (
-        f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "
+        f"least certain step {steps[i]:.2e} +- {Z95 * errors[i]:.1e}, "
         f"width {parts[i][0]:g} to {parts[i + 1][0]:g}"
     )
     return Statement(claim, verdict_at_least(steps, errors), text)
@@ -119,7 +119,7 @@ def _lower(claim: str, best: dict[float, Group]) -> Statement:
         errors.append(math.hypot(a.error("objective"), b.error("objective")))
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     text = (
-        f"least certain step {steps[i]:.2e} +- {1.96 * errors[i]:.1e}, "
+        f"least certain step {steps[i]:.2e} +- {Z95 * errors[i]:.1e}, "
         f"width {parts[i][0]:g} to {parts[i + 1][0]:g}"
     )
     return Statement(claim, verdict_at_least(steps, errors), text)
@@ -130,5 +130,5 @@ def _above(trained: dict[float, Group]) -> Statement:
     gaps = [g.mean("objective") - g.mean("exact_objective") for g in trained.values()]
     errors = [g.error("objective") for g in trained.values()]
     i = int(np.argmin(gaps))
-    text = f"smallest gap {gaps[i]:.2e} +- {1.96 * errors[i]:.1e} at width {list(trained)[i]:g}"
+    text = f"smallest gap {gaps[i]:.2e} +- {Z95 * errors[i]:.1e} at width {list(trained)[i]:g}"
     return Statement(claim, verdict_at_least(gaps, errors), text)

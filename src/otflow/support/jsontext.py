@@ -22,6 +22,14 @@ def plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def with_nan(history: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Columns of numbers as they were before `plain`, but that infinities are NaN too."""
+    return {
+        str(name): [math.nan if v is None else float(v) for v in values]
+        for name, values in history.items()
+    }
+
+
 def json_text(value: Any) -> str:
     """One line of strict JSON: `plain(value)`.
 

@@ -79,6 +79,16 @@ class Watch:
         sections = _read(path, identity) if self.resume and path.exists() else {}
         return Checkpoint(path, self.checkpoint_every, identity, sections)
 
+    @contextlib.contextmanager
+    def following(self, identity: Callable[[], dict[str, Any]]) -> "Iterator[Checkpoint | None]":
+        """`open`, or None where there is to be no checkpoint; with one SIGTERM interrupts."""
+        if self.checkpoint is None:
+            yield None
+            return
+        checkpoint = self.open(identity())
+        with sigterm_interrupts():
+            yield checkpoint
+
     def report(self, phase: str, row: Row) -> None:
         """Hand a row of the history to the callback."""
         if self.on_validation is not None:

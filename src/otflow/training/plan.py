@@ -8,7 +8,8 @@ paired with a cost on the difference of their conditions, and stages are regress
 """
 
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -29,6 +30,8 @@ from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget
 from otflow.training.progress import TrainingProgress
 from otflow.training.step import split_trainable
+
+Tree = TypeVar("Tree")
 
 _POINTS = 2048  # a side of a plan: exact in about a second
 _PLANS = 3
@@ -64,15 +67,20 @@ def start_from_plan(
     order = np.random.default_rng([seed, 3]).integers(
         len(paired.end), size=(min(steps, _MOST), _BATCH)
     )
-    params = _regress(params, static, *ends, order)
+    params = regress(params, static, _missed, ends, order)
     if potential.n_steps == 1 and isinstance(potential, AbstractStages):
         found = _descend_dual(params, static, rows, target, steps, seed, verbose)
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
-            params = found
-        else:
-            told = "the dual became non-finite, training starts from the discrete plan alone"
-            warnings.warn(f"plan_iter: {told}; try dtype='float64'.", UserWarning, stacklevel=2)
+        told = "the dual became non-finite, training starts from the discrete plan alone"
+        params = if_finite(found, params, told)
     return eqx.combine(params, static)
+
+
+def if_finite(found: Tree, otherwise: Tree, told: str) -> Tree:
+    """What was found, or with a warning something else where not all of its numbers are finite."""
+    if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
+        return found
+    warnings.warn(f"plan_iter: {told}; try dtype='float64'.", UserWarning, stacklevel=3)
+    return otherwise
 
 
 class Pairs(NamedTuple):
@@ -151,23 +159,40 @@ def _optimiser(steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
+def _missed(potential: Any, ends: tuple[Rows, Array]) -> Any:
+    """How far stages miss the straight lines of a batch, squared."""
+    (rows, y), x = ends, ends[0].x
+    potential = potential.given(rows.condition)
+    K = potential.n_steps
+
+    def miss(k: int) -> Array:
+        start, end = x + (k / K) * (y - x), x + ((k + 1) / K) * (y - x)
+        return jnp.mean(jnp.sum((potential.image(start, k / K) - end) ** 2, axis=1))
+
+    return K * sum(miss(k) for k in range(K))
+
+
 @hot_jit
-def _regress(params: Any, static: Any, rows: Rows, y: Array, order: Array) -> Any:
+def regress(
+    params: Any, static: Any, missed: Callable[[Any, Tree], Array], data: Tree, order: Array
+) -> Any:
+    """Adam on what potentials miss of batches of a plan.
+
+    Args:
+        params, static: a potential, see `split_trainable`.
+        missed: of a potential and a batch.
+        data: arrays whose first axis are the plan's pairs.
+        order: (steps, batch), which pairs a step takes.
+    """
     optimiser = _optimiser(len(order))
 
-    def loss(params: Any, rows: Rows, y: Array) -> Array:
-        x, potential = rows.x, eqx.combine(params, static).given(rows.condition)
-        K = potential.n_steps
-
-        def miss(k: int) -> Array:
-            start, end = x + (k / K) * (y - x), x + ((k + 1) / K) * (y - x)
-            return jnp.mean(jnp.sum((potential.image(start, k / K) - end) ** 2, axis=1))
-
-        return K * sum(miss(k) for k in range(K))
+    def loss(params: Any, batch: Tree) -> Array:
+        return missed(eqx.combine(params, static), batch)
 
     def step(carry: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
         params, state = carry
-        updates, state = optimiser.update(jax.grad(loss)(params, rows.take(index), y[index]), state)
+        batch = jax.tree.map(lambda array: array[index], data)
+        updates, state = optimiser.update(jax.grad(loss)(params, batch), state)
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, optimiser.init(params)), order)[0][0]
