@@ -81,31 +81,46 @@ class Evidence:
         return found + table("Findings", (), [("-", text) for text in self.findings or ("none",)])
 
 
-def weigh(log_weights: Float[np.ndarray, " n"], confidence: float = 0.95) -> Evidence:
+def weigh(
+    log_weights: Float[np.ndarray, " n"],
+    confidence: float = 0.95,
+    wide: Float[np.ndarray, " m"] | None = None,
+) -> Evidence:
     """The figures of independent draws.
 
     Args:
         log_weights: log w of the draws, n >= 2; -inf where the posterior has no density.
         confidence: of every interval.
+        wide: log of exp(-E) over the density of draws of a wider law, for log Z: weights of q's
+            own draws are unbounded where q's tails are the lighter ones.
 
     Raises:
         ValueError: fewer than two, NaN or +inf among them, or all of them -inf.
     """
-    log_w = np.asarray(log_weights, np.float64)
-    if log_w.ndim != 1 or log_w.size < 2:
-        raise ValueError(f"log_weights: expected shape (n,), n >= 2; got {log_w.shape}.")
-    if np.isnan(log_w).any() or np.isposinf(log_w).any() or np.isneginf(log_w).all():
-        raise ValueError("log_weights: expected finite numbers or -inf; got others.")
-    n = log_w.size
-    log_z = float(logsumexp(log_w) - math.log(n))
-    w = np.exp(log_w - log_z)  # of mean 1
+    log_w = _read("log_weights", log_weights)
+    far = log_w if wide is None else _read("wide", wide)
+    n, log_z = log_w.size, _log_mean(far)
     lines = (
-        _log_z(log_z, w, confidence),
+        _log_z(log_z, np.exp(far - log_z), confidence, "" if wide is None else " of a wider law"),
         _jensen(log_w, confidence),
         _kl(log_w - log_z, confidence),
     )
+    w = np.exp(log_w - _log_mean(log_w))  # of mean 1
     ess, k = float(n / np.mean(w**2)), pareto_k(log_w)
     return Evidence(ess, k, lines, tuple(_findings(ess / n, k)), n)
+
+
+def _read(name: str, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    log_w = np.asarray(values, np.float64)
+    if log_w.ndim != 1 or log_w.size < 2:
+        raise ValueError(f"{name}: expected shape (n,), n >= 2; got {log_w.shape}.")
+    if np.isnan(log_w).any() or np.isposinf(log_w).any() or np.isneginf(log_w).all():
+        raise ValueError(f"{name}: expected finite numbers or -inf; got others.")
+    return log_w
+
+
+def _log_mean(log_w: Float[np.ndarray, " n"]) -> float:
+    return float(logsumexp(log_w) - math.log(log_w.size))
 
 
 def pareto_k(log_weights: Float[np.ndarray, " n"]) -> float:
@@ -135,11 +150,12 @@ def strongly_convex_line(
     return Line("KL(q || posterior) at most", value, (None, found.value), label, "nats", text)
 
 
-def _log_z(log_z: float, w: Float[np.ndarray, " n"], confidence: float) -> Line:
+def _log_z(log_z: float, w: Float[np.ndarray, " n"], confidence: float, whose: str) -> Line:
     level = (1 + confidence) / 2
     low, high = lower_bound(w, level).value, upper_bound(w, level).value
     ends = (log_z + math.log(low) if low > 0 else None, log_z + math.log(high))
-    return Line("log Z", log_z, ends, ESTIMATED, "nats", f"log of the mean weight; {_UNSEEN}")
+    text = f"log of the mean weight{whose}; {_UNSEEN}"
+    return Line("log Z", log_z, ends, ESTIMATED, "nats", text)
 
 
 def _jensen(log_w: Float[np.ndarray, " n"], confidence: float) -> Line:

@@ -81,7 +81,7 @@ class Posterior:
         """
         self._check(n, seed)
         drawn = self.law.draw(n, seed, self._known())
-        bad = int((np.isnan(drawn.log_weight) | np.isposinf(drawn.log_weight)).sum())
+        bad = int(_unusable(drawn).sum())
         if bad:
             raise ValueError(
                 f"log_density: expected finite numbers or -inf; got others at {bad} of {n} draws."
@@ -101,12 +101,18 @@ class Posterior:
     def evidence(self, n: int = _DRAWS, seed: int = 1, confidence: float = 0.95) -> Evidence:
         """Effective sample size, Pareto k, log Z and KL from n fresh draws.
 
+        log Z is that of n others, of a law that reaches farther than q, where the log-density can
+        be computed at all of them.
+
         Raises:
             ValueError, TypeError: as `weighted`; n below 2 or confidence out of (0, 1).
         """
         check_count("n", n, 2)
         check_fraction("confidence", confidence)
-        return weigh(self.weighted(n, seed).log_weight, confidence)
+        log_weight = self.weighted(n, seed).log_weight
+        wide = self.law.draw_wide(n, seed + 1, self._known())
+        far = None if _unusable(wide).any() else wide.log_weight
+        return weigh(log_weight, confidence, far)
 
     @functools.cached_property
     def summary(self) -> Evidence:
@@ -264,3 +270,7 @@ class Posterior:
         check_count("n", n, least)
         check_count("seed", seed, 0)
         check_fits("n", n, self.dim)
+
+
+def _unusable(drawn: Draws) -> np.ndarray:
+    return np.isnan(drawn.log_weight) | np.isposinf(drawn.log_weight)

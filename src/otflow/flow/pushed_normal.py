@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from otflow.data.preprocessing import ColumnMap
 from otflow.flow.unnormalised import LogDensity, OnLine, from_line
+from otflow.flow.wide import Wide
 from otflow.parallel.batching import map_rows
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes import Conforming
@@ -63,6 +64,14 @@ class PushedNormal(eqx.Module):
     def draw(self, n: int, seed: int, density: LogDensity | None = None) -> Draws:
         """n independent draws; without `density` the weights are NaN."""
         return Draws(*self._map(_push, self._normal(n, seed), _BATCH, density))
+
+    def draw_wide(self, n: int, seed: int, density: LogDensity) -> Draws:
+        """n independent draws of a law wider than q (`otflow.flow.wide`), weighted for it."""
+        with precision("float64"):
+            rows = Wide.of(StandardNormal(self.dim)).draw(jax.random.key(seed), n)
+            points, log_prob, log_weight = self._map(_push, rows.x, _BATCH, density)
+            more = np.log(np.asarray(rows.weight))
+        return Draws(points, log_prob - more, log_weight + more)
 
     def log_prob(self, theta: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """log q of parameters strictly within their bounds, through the inverse of T."""
