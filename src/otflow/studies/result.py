@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
-from otflow.support.html import table
+from otflow.support.html import plus_minus, table
 from otflow.support.jsontext import plain
 
 Z = 1.959963984540054  # 97.5 % of the standard normal
@@ -92,11 +92,10 @@ def _text(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     if isinstance(value, str) or value is None:
         return value or ""
-    text = f"{value:.5g}"
     error = row.get(f"{column}_error")
     if error is not None and math.isfinite(error) and error > 0:
-        text += f" ±{Z * error:.0e}"
-    return text
+        return plus_minus(value, Z * error)
+    return f"{value:.5g}"
 
 
 def with_gap(cell: Cell) -> Cell:
