@@ -57,5 +57,5 @@ def test_what_lies_outside_the_frame_is_counted():
     panel = framed("key", "title", "Told.", clouds, ("x", "y"), alike=True)
     assert panel.window[1, 0] < 10
     outside = (np.abs(far - panel.window.mean(axis=0)) > np.diff(panel.window, axis=0) / 2).any(1)
-    assert f"{outside.sum()} of samples" in panel.caption
+    assert f"{outside.sum()} (samples)" in panel.caption
     assert figure(panel)["layout"]["xaxis"]["range"][1] < 10

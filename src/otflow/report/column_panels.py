@@ -32,7 +32,7 @@ def framed(
     for cloud in clouds:
         outside = ~((cloud.points >= window[0]) & (cloud.points <= window[1])).all(axis=1)
         if outside.any():
-            told.append(f"{outside.sum()} of {cloud.name}")
+            told.append(f"{outside.sum()} ({cloud.name})")
     if told:
         caption += f" Outside the frame: {', '.join(told)}."
     return Scatter(key, title, caption, tuple(clouds), *names, one_scale=alike, window=window)

@@ -21,6 +21,7 @@ _RULES = [
         (r"\bPhi\b", "Φ"),
         (r"\bd_t ", "∂ₜ"),
         (r"\brho0\b", "ρ₀"),
+        (r"\bdJ/dalpha\b", "dJ/dα"),
         (r"\b(J\*?)_alpha\b", rf"\1{_INDEX}α"),
         (r"\b(J|theta)_N\b", rf"\1{_INDEX}N"),
         (r"\bp_eff\b", f"p{_INDEX}eff"),

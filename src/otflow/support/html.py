@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 _STYLE = "border-collapse:collapse;text-align:left"
+_MOST_PLACES = 6  # of numbers that are written without a power of ten
 
 
 def table(
@@ -61,7 +62,9 @@ def plus_minus(value: float, half: float, sign: str = "±") -> str:
     if not math.isfinite(value) or not math.isfinite(half) or half <= 0:
         return number(value)
     places = _places(half)
-    if not 0 <= places <= 6:
+    if places > _MOST_PLACES and abs(value) >= 1e-3:
+        return f"{value:.{places}f} {sign} {half:.1e}"
+    if not 0 <= places <= _MOST_PLACES:
         digits = max(1, places + 1 + math.floor(math.log10(max(abs(value), half))))
         return f"{value:.{digits - 1}e} {sign} {half:.1e}"
     return f"{value:.{places}f} {sign} {half:.{places}f}"
@@ -72,7 +75,7 @@ def within(value: float, low: float, high: float) -> tuple[str, str, str]:
     if not all(map(math.isfinite, (value, low, high))) or high <= low:
         return number(value), number(low), number(high)
     places = _places(high - low)
-    if not 0 <= places <= 6:
+    if not 0 <= places <= _MOST_PLACES:
         return number(value), number(low), number(high)
     unit = 10.0**-places
     ends = math.floor(low / unit + 1e-6) * unit, math.ceil(high / unit - 1e-6) * unit
