@@ -26,7 +26,7 @@ def framed(
         alike: one scale on both axes.
     """
     low, high = np.quantile(clouds[0].points, [_FRAME, 1 - _FRAME], axis=0)
-    room = _ROOM * (high - low) + 1e-9
+    room = _ROOM * (high - low) + 1e-9 * (1 + np.abs(high))
     window = np.stack([low - room, high + room])
     told = []
     for cloud in clouds:
