@@ -69,6 +69,19 @@ def pages(site):
     return {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
 
 
+def test_one_version_everywhere(site):
+    import otflow
+
+    version = re.escape(otflow.__version__)
+    for name, pattern in (
+        ("pyproject.toml", rf'^version = "{version}"$'),
+        ("CITATION.cff", rf"^version: {version}$"),
+        ("docs/bibliography.md", rf"version = \{{{version}\}}"),
+    ):
+        assert re.search(pattern, (ROOT / name).read_text(), re.MULTILINE), name
+    assert f"otflow {otflow.__version__}" in (site[0] / "index.html").read_text()
+
+
 def test_builds_without_warnings(site):
     assert not re.search(r"^(WARNING|ERROR)", site[1], re.MULTILINE), site[1]
 

@@ -20,6 +20,7 @@ from otflow.report.page import page
 from otflow.report.plots import figure
 from otflow.report.row_panels import straightness
 from otflow.studies.problems import make_problem
+from otflow.support.html import plus_minus
 from otflow.support.statistics import Z95
 from tests.report.documents import (
     ALPHAS,
@@ -82,7 +83,7 @@ class TestNumbers:
         rows = facts(flat, "rows")
         scores = scored(plane(), ROWS)
         mean, error = -scores.mean(), Z95 * scores.std(ddof=1) / math.sqrt(2048)
-        assert rows["nll"] == f"{mean:.4g} ± {error:.4g} nats (95 %)"
+        assert rows["nll"] == f"{plus_minus(mean, error)} nats (95 %)"
         z = plane().standardizer_.forward(ROWS)
         pushed = plane().flow_.push(z)
         assert float(rows["Transport"].split()[0]) == pytest.approx(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from otflow.support.html import number, table
+from otflow.support.html import number, table, within
 from otflow.support.jsontext import plain
 from otflow.support.text import text_table
 
@@ -43,7 +43,7 @@ class Line:
     @property
     def texts(self) -> tuple[str, str, str, str]:
         """Name, value, interval and label, for tables."""
-        return self.name, number(self.value), interval_text(self.interval), self.label
+        return self.name, *_written(self.value, self.interval), self.label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,14 +220,14 @@ def line_of(lines: Iterable[Line], name: str) -> Line:
     return found[name]
 
 
-def interval_text(ends: tuple[float | None, float | None] | None) -> str:
-    """An interval in words; nothing where there is none."""
-    if ends is None:
-        return ""
-    low, high = ends
-    if high is None:
-        return f">= {number(low)}"
-    return f"<= {number(high)}" if low is None else f"{number(low)} .. {number(high)}"
+def _written(value: float, ends: tuple[float | None, float | None] | None) -> tuple[str, str]:
+    """A value and its interval in words, which is empty where there is none."""
+    low, high = ends or (None, None)
+    if low is not None and high is not None:
+        told, *both = within(value, low, high)
+        return told, " .. ".join(both)
+    side = f">= {number(low)}" if high is None else f"<= {number(high)}"
+    return number(value), "" if ends is None else side
 
 
 def _number(value: Any) -> float:

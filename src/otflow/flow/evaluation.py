@@ -22,7 +22,7 @@ from otflow.reference.base import AbstractReference
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.support.checks import check_count, check_number
 from otflow.support.precision import cast, precision
-from otflow.support.statistics import Estimate
+from otflow.support.statistics import Z95, Estimate
 from otflow.targets import AbstractTarget, StandardNormal
 
 _CHUNK, _BLOCK = 1000, 100  # samples at once; chunks a call
@@ -160,7 +160,7 @@ def objective_gap(flow: Flow, exact: AbstractReference, n: int = 20_000, seed: i
     if not np.isfinite(terms).all():
         return Estimate(math.nan, math.nan)
     means = terms.reshape(_SCRAMBLES, -1).mean(axis=1)
-    student = float(special.stdtrit(_SCRAMBLES - 1, 0.975)) / 1.96
+    student = float(special.stdtrit(_SCRAMBLES - 1, 0.975)) / Z95
     return Estimate(float(means.mean()), student * means.std(ddof=1) / math.sqrt(_SCRAMBLES))
 
 

@@ -69,7 +69,7 @@ class PushedNormal(eqx.Module):
         """n independent draws of a law wider than q (`otflow.flow.wide`), weighted for it."""
         with precision("float64"):
             rows = Wide.of(StandardNormal(self.dim)).draw(jax.random.key(seed), n)
-            points, log_prob, log_weight = self._map(_push, rows.x, _BATCH, density)
+            points, log_prob, log_weight = self._map(_push, np.asarray(rows.x), _BATCH, density)
             more = np.log(np.asarray(rows.weight))
         return Draws(points, log_prob - more, log_weight + more)
 

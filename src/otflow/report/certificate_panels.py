@@ -7,6 +7,7 @@ import numpy as np
 from otflow.certificates import Certificate
 from otflow.certificates.certificate import ESTIMATED
 from otflow.report.content import Bars, Brackets, Interval, Panel, Section, Words
+from otflow.report.symbols import in_symbols
 from otflow.support.html import number
 
 
@@ -18,9 +19,10 @@ def certificate_section(certificate: Certificate, truth: float | None = None) ->
         truth: 1/2 W2^2 in the space of the flow, where it is known.
     """
     found = certificate.findings or ("Nothing was found wrong.",)
-    numbered = tuple((str(i), text) for i, text in enumerate(found, 1))
+    numbered = tuple((str(i), in_symbols(text)) for i, text in enumerate(found, 1))
+    answers = tuple((what, in_symbols(told)) for what, told in certificate.answers)
     panels: list[Panel] = [
-        Words("answers", "In five lines", "", (), certificate.answers),
+        Words("answers", "In five lines", "", (), answers),
         Words("findings", "Findings", "", (), numbered),
     ]
     if math.isfinite(certificate.lower) and math.isfinite(certificate.upper):
@@ -36,7 +38,7 @@ def certificate_section(certificate: Certificate, truth: float | None = None) ->
 
 
 def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
-    intervals = (Interval("1/2 W2²", certificate.lower, certificate.upper, truth),)
+    intervals = (Interval("½ W₂²", certificate.lower, certificate.upper, truth),)
     caption = (
         "Half the squared Wasserstein distance between the data and where the flow takes it lies "
         "between these ends: above the left one by a dual potential, below the right one because "
@@ -51,7 +53,11 @@ def _bracket(certificate: Certificate, truth: float | None) -> Brackets:
 
 def _lines(certificate: Certificate) -> Words:
     header = ("what", "value", "interval", "label", "meaning")
-    rows = tuple((*x.texts, f"{x.explanation} [{x.unit}]") for x in certificate.lines)
+    rows = tuple(
+        (in_symbols(name), value, interval, label, f"{in_symbols(x.explanation)} [{x.unit}]")
+        for x in certificate.lines
+        for name, value, interval, label in [x.texts]
+    )
     return Words("lines", "All lines", "", header, rows)
 
 
@@ -61,7 +67,7 @@ def _bars(certificate: Certificate) -> Bars:
     return Bars(
         "budget",
         "Error budget",
-        f"Where J_alpha loses, in its own units.{told}",
+        in_symbols("Where J_alpha loses, in its own units.") + told,
         tuple(item.name for item in certificate.budget),
         np.array([item.value for item in certificate.budget]),
         "squared units",

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 Role = Literal["data", "model", "target", "other", "exact"]
-Mark = Literal["points", "line", "dashes", "both"]
+Mark = Literal["points", "line", "dashes", "both", "bars"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,11 +64,18 @@ class Cloud:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scatter(Panel):
-    """Clouds of points in one pair of axes with one scale."""
+    """Clouds of points in one pair of axes.
+
+    Attributes:
+        one_scale: the same on both axes.
+        window: the corners (low, high) of what is shown; None shows every point.
+    """
 
     clouds: tuple[Cloud, ...]
     x_name: str
     y_name: str
+    one_scale: bool = True
+    window: Float[np.ndarray, "2 2"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,9 +22,10 @@ from otflow.report.content import (
     Words,
 )
 from otflow.report.layout import LABEL, LEGEND, TITLE, mosaic, shortened
+from otflow.report.symbols import plain
 from otflow.support.extras import require
 from otflow.support.files import atomic_path
-from otflow.support.html import number
+from otflow.support.html import number, within
 
 COLOURS: dict[Role, str] = {  # Okabe and Ito's, and ink
     "data": "#0072b2",
@@ -64,8 +65,8 @@ def save_figures(document: Document, folder: str | Path, suffix: str = ".pdf") -
     return found
 
 
-def save_panels(panels: Iterable[Panel], path: str | Path, columns: int = 2) -> None:
-    """One file with panels side by side; its suffix is the format.
+def save_panels(panels: Iterable[Panel], path: str | Path) -> None:
+    """One file with panels side by side, two or three a line; its suffix is the format.
 
     Raises:
         ValueError: no panels.
@@ -74,7 +75,7 @@ def save_panels(panels: Iterable[Panel], path: str | Path, columns: int = 2) -> 
     drawn = list(panels)
     if not drawn:
         raise ValueError("panels: expected at least one; got none.")
-    columns = min(len(drawn), columns)
+    columns = min(len(drawn), 2 if len(drawn) % 2 == 0 else 3)
     lines = -(-len(drawn) // columns)
     width, height = (10.0, 3.4) if any(isinstance(p, Moving) for p in drawn) else (5.2, 3.9)
     size = (width * columns, height * lines)
@@ -100,8 +101,15 @@ def draw(panel: Panel, figure: Any) -> None:
 @draw.register
 def _(panel: Curves, figure: Any) -> None:
     axis = figure.subplots()
+    bars_drawn, beside = 0, max(1, sum(curve.mark == "bars" for curve in panel.curves))
     for curve in panel.curves:
         colour = COLOURS[curve.role]
+        if curve.mark == "bars":
+            width = 0.8 * (curve.x[1] - curve.x[0] if len(curve.x) > 1 else 1.0) / beside
+            at = curve.x + (bars_drawn - (beside - 1) / 2) * width
+            axis.bar(at, curve.y, width, color=colour, label=_plain(curve.name, LEGEND))
+            bars_drawn += 1
+            continue
         y = np.where(curve.y > 0, curve.y, np.nan) if panel.log_y else curve.y
         shown = np.isfinite(y)
         x, y = curve.x[shown], y[shown]
@@ -123,9 +131,9 @@ def _(panel: Curves, figure: Any) -> None:
             capsize=3,
             label=_plain(curve.name, LEGEND),
         )
-    for set_scale, logarithmic in ((axis.set_xscale, panel.log_x), (axis.set_yscale, panel.log_y)):
+    for one, logarithmic in ((axis.xaxis, panel.log_x), (axis.yaxis, panel.log_y)):
         if logarithmic:
-            set_scale("log")
+            _logarithmic(one)
     axis.grid(alpha=0.2)
     _finish(figure, axis, panel.x_name, panel.y_name)
 
@@ -135,7 +143,10 @@ def _(panel: Scatter, figure: Any) -> None:
     axis = figure.subplots()
     for cloud in panel.clouds:
         _cloud(axis, cloud)
-    axis.set_aspect("equal", adjustable="datalim")
+    if panel.window is not None:
+        axis.set(xlim=panel.window[:, 0], ylim=panel.window[:, 1])
+    if panel.one_scale:
+        axis.set_aspect("equal", adjustable="datalim" if panel.window is None else "box")
     _finish(figure, axis, panel.x_name, panel.y_name)
 
 
@@ -181,11 +192,12 @@ def _(panel: Brackets, figure: Any) -> None:
         label = "bracket" if row == 0 else None
         ends = [interval.low, interval.high]
         axis.plot(ends, [row, row], "|-", color=COLOURS["model"], lw=4, ms=16, mew=2, label=label)
-        for value, side in zip(ends, ("right", "left"), strict=True):
-            _note(axis, value, row, (-6 if side == "right" else 6, 0), side)
+        told = within(interval.low, interval.low, interval.high)[1:]
+        for value, text, side in zip(ends, told, ("right", "left"), strict=True):
+            _note(axis, value, text, row, (-6 if side == "right" else 6, 0), side)
         if interval.truth is not None:
             axis.plot([interval.truth], [row], "x", color="black", label="exact value", zorder=3)
-            _note(axis, interval.truth, row, (0, 10), "center")
+            _note(axis, interval.truth, number(interval.truth), row, (0, 10), "center")
     axis.set_yticks(range(len(panel.intervals)), [_plain(i.name) for i in panel.intervals])
     axis.set_ylim(len(panel.intervals) - 0.4, -0.6)
     axis.margins(x=0.35)
@@ -204,6 +216,17 @@ def _(panel: Bars, figure: Any) -> None:
     _finish(figure, axis, panel.x_name, "")
 
 
+def _logarithmic(axis: Any) -> None:
+    """Powers of ten, and 1, 2 and 5 times them where few of those are in sight."""
+    ticker = require("matplotlib.ticker", "plot")
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    low, high = sorted(axis.get_view_interval())
+    if high < 50 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
 def _cloud(axis: Any, cloud: Cloud) -> None:
     axis.plot(
         *cloud.points.T,
@@ -216,9 +239,9 @@ def _cloud(axis: Any, cloud: Cloud) -> None:
     )
 
 
-def _note(axis: Any, value: float, row: int, offset: tuple[int, int], side: str) -> None:
+def _note(axis: Any, value: float, text: str, row: int, offset: tuple[int, int], side: str) -> None:
     axis.annotate(
-        number(value),
+        text,
         (value, row),
         offset,
         textcoords="offset points",
@@ -246,4 +269,4 @@ def _legend(figure: Any, axis: Any) -> None:
 
 def _plain(text: str, most: int = LABEL) -> str:
     """Matplotlib reads mathematics between dollars; names are no mathematics."""
-    return shortened(text, most).replace("$", r"\$")
+    return shortened(plain(text), most).replace("$", r"\$")

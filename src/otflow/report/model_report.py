@@ -17,7 +17,8 @@ from otflow.report.carried import Carried, carry
 from otflow.report.certificate_panels import certificate_section
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.row_panels import sample_section, target_section
-from otflow.support.html import number
+from otflow.report.symbols import in_symbols
+from otflow.support.html import number, plus_minus
 from otflow.support.statistics import Estimate, covariance
 from otflow.targets import StandardNormal
 
@@ -107,7 +108,8 @@ def model_document(
 
 def _summary_section(summary: Summary) -> Section:
     """Is the fit good? As `OTFlow.summary` says it."""
-    panels: list[Panel] = [Words("summary", "", "", (), tuple(summary.rows))]
+    rows = tuple((what, figure, in_symbols(told)) for what, figure, told in summary.rows)
+    panels: list[Panel] = [Words("summary", "", "", (), rows)]
     if summary.findings:
         told = tuple((str(i), f"{text}.") for i, text in enumerate(summary.findings, 1))
         panels.insert(0, Words("summary-findings", "", "", (), told))
@@ -244,7 +246,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     share = rows.straightness.mean() / moved if moved > 0 else 0.0
     facts = [
         ("Rows", f"{n:,}" + ("" if rows.given else " draws from the flow")),
-        ("nll", f"{number(nll.mean()) if len(nll) else 'unknown'} ± {number(error)} nats (95 %)"),
+        ("nll", f"{plus_minus(nll.mean() if len(nll) else math.nan, error)} nats (95 %)"),
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
         (
             "Straightness",
@@ -255,7 +257,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
             "Not invertible at",
             f"{invalid:,} of {n:,} rows" + (" (left out of nll)" * bool(invalid)),
         ),
-        ("Round trip", f"largest |x - T^-1(T(x))| {number(_round_trip(model, rows))}"),
+        ("Round trip", f"largest |x − T⁻¹(T(x))| {number(_round_trip(model, rows))}"),
     ]
     facts.append(("Integral of the density", told(model.flow_, model.integral_)))
     if isinstance(model.flow_.target, StandardNormal) and n > 1:

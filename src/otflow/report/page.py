@@ -18,6 +18,7 @@ from otflow.report.content import (
     legend,
 )
 from otflow.report.plots import Figure, figure
+from otflow.report.symbols import indices, plain
 from otflow.support.extras import require
 from otflow.support.files import atomic_path
 from otflow.support.html import table
@@ -102,21 +103,26 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
+def _set(text: str) -> str:
+    """A text as HTML."""
+    return indices(escape(text))
+
+
 def _section(section: Section, drawn: dict[str, Figure | None]) -> str:
     inner = "\n".join(_panel(panel, drawn[panel.key] or {}) for panel in section.panels)
     title = f"<h2>{escape(section.title)}</h2>"
-    told = f"<p>{escape(section.text)}</p>\n" if section.text else ""
+    told = f"<p>{_set(section.text)}</p>\n" if section.text else ""
     return f'<section>\n{title}\n{told}<div class="panels">{inner}</div></section>'
 
 
 def _panel(panel: Panel, drawn: Figure) -> str:
-    caption = f"<figcaption>{escape(panel.caption)}</figcaption>" if panel.caption else ""
-    heading = f"<h3>{escape(panel.title)}</h3>" if panel.title else ""
+    caption = f"<figcaption>{_set(panel.caption)}</figcaption>" if panel.caption else ""
+    heading = f"<h3>{_set(panel.title)}</h3>" if panel.title else ""
     if isinstance(panel, Words):
         return f'<figure class="whole">{heading}{_words(panel)}{caption}</figure>'
     whole = ' class="whole"' if isinstance(panel, Brackets) else ""
     whole = ' class="large"' if isinstance(panel, Moving) else whole
-    label = escape(f"{panel.title}. {panel.caption}")
+    label = escape(plain(f"{panel.title}. {panel.caption}"))
     height = drawn["layout"].get("height")
     size = f' style="height:{height:d}px"' if height else ""
     plot = f'<div class="plot" id="plot-{panel.key}" role="img" aria-label="{label}"{size}></div>'
@@ -124,8 +130,9 @@ def _panel(panel: Panel, drawn: Figure) -> str:
 
 
 def _words(panel: Words) -> str:
-    name = escape(panel.title or panel.key)
-    inner = table("", panel.header, panel.rows, "numbers" if panel.wide else "stack")
+    name = escape(plain(panel.title or panel.key))
+    classes = "numbers" if panel.wide else "stack"
+    inner = table("", panel.header, panel.rows, classes, _set)
     if not panel.wide:
         return inner
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{inner}</div>'
@@ -151,13 +158,15 @@ def _legend(panel: Panel) -> str:
     if len(found) < 2:
         return ""
     cross = isinstance(panel, Brackets)
-    items = [f"<li>{_swatch(role, mark, cross)}{escape(name)}</li>" for name, role, mark in found]
+    items = [f"<li>{_swatch(role, mark, cross)}{_set(name)}</li>" for name, role, mark in found]
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def _swatch(role: Role, mark: Mark, cross: bool) -> str:
     parts = []
-    if mark != "points":
+    if mark == "bars":
+        parts.append('<path d="M4 2h6v10h-6zM14 5h6v7h-6z"/>')
+    elif mark != "points":
         dash = ' stroke-dasharray="6 4"' if mark == "dashes" else ""
         parts.append(f'<path d="M0 6h24" stroke="currentColor" stroke-width="2"{dash}/>')
     if mark in ("points", "both"):

@@ -24,7 +24,8 @@ from otflow.report.content import (
     Scatter,
 )
 from otflow.report.layout import LABEL, mosaic, shortened
-from otflow.support.html import number
+from otflow.report.symbols import indices
+from otflow.support.html import number, within
 
 Figure = dict[str, Any]
 SYMBOLS: dict[Role, str] = {
@@ -60,7 +61,11 @@ def _(panel: Curves) -> Figure:
 @figure.register
 def _(panel: Scatter) -> Figure:
     data = [_cloud(cloud) for cloud in panel.clouds]
-    return {"data": data, "layout": _square(_layout(panel.x_name, panel.y_name))}
+    layout = _layout(panel.x_name, panel.y_name)
+    if panel.window is not None:
+        for axis, ends in zip(("xaxis", "yaxis"), panel.window.T, strict=True):
+            layout[axis]["range"] = _numbers(ends)
+    return {"data": data, "layout": _square(layout) if panel.one_scale else layout}
 
 
 @figure.register
@@ -138,13 +143,14 @@ def _(panel: Brackets) -> Figure:
     data = []
     for interval in panel.intervals:
         row = _text(interval.name)
+        told = within(interval.low, interval.low, interval.high)[1:]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers+text",
                 "x": _numbers([interval.low, interval.high]),
                 "y": [row, row],
-                "text": [number(interval.low), number(interval.high)],
+                "text": list(told),
                 "textposition": ["bottom left", "bottom right"],
                 "line": {"color": "@model", "width": 6},
                 "marker": {"color": "@model", "symbol": "line-ns-open", "size": 20},
@@ -195,6 +201,14 @@ def _(panel: Bars) -> Figure:
 
 
 def _curve(curve: Curve, logarithmic: bool) -> Figure:
+    if curve.mark == "bars":
+        return {
+            "type": "bar",
+            "name": _text(curve.name),
+            "x": _numbers(curve.x),
+            "y": _numbers(curve.y),
+            "marker": {"color": f"@{curve.role}"},
+        }
     modes = {"points": "markers", "both": "lines+markers"}
     trace: Figure = {
         "type": "scatter",
@@ -272,7 +286,7 @@ def _span(points: np.ndarray) -> tuple[list[float], list[float]]:
 
 def _text(name: str) -> str:
     """Plotly reads tags, entities, and mathematics between dollars; a name is none of them."""
-    return html.escape(name, quote=False).replace("$", "&#36;")
+    return indices(html.escape(name, quote=False).replace("$", "&#36;"))
 
 
 def _numbers(values: Any, digits: int = 5) -> Any:

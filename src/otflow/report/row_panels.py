@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from otflow.report.carried import DRAWN, Carried, principal
+from otflow.report.column_panels import framed, histogram, marginal_panels, pair_panels
 from otflow.report.content import (
     Cloud,
     Curve,
@@ -24,10 +24,10 @@ from otflow.support.precision import precision
 _GRID = 90  # nodes of the density's grid, each way
 _BINS = 40
 _EVERY = 4  # of the rows that are drawn: more would hide the density
-_MARGINALS = 6
 _IMAGES = 48
 _FRAMES = 21
 _MOVED, _PATHS, _STRAIGHT = 600, 80, 500  # points that move, lines, rows behind straightness
+_ALIKE = 4.0  # times: two columns whose deviations are nearer than that have one scale
 
 
 def sample_section(
@@ -37,16 +37,23 @@ def sample_section(
     panels: list[Panel] = []
     d, names = rows.x.shape[1], model.columns_
     name = data_name if rows.given else "draws from the flow"
+    chart, noise = model.model_.chart, np.random.default_rng([rows.seed, 2])
+    x, samples = rows.x[rows.drawn], rows.samples[: len(rows.drawn) if rows.given else 0]
+    samples = chart.dequantize(samples, noise)
     if image is not None:
         panels += _images(rows, name, image)
     if d == 2:
-        cloud = Cloud(name, rows.x[rows.drawn], "data")
-        panels.append(_heat(model, rows, cloud))
+        clouds = [Cloud(name, x, "data"), Cloud("samples of the flow", samples, "model")]
+        panels.append(_heat(model, rows, clouds[0]))
         if rows.given:
-            panels.append(_compared("samples", rows.x, rows, names[0], names[1], name))
+            told = "The two clouds should cover one another."
+            panels.append(framed("samples", "Data and samples", told, clouds, names, _alike(x)))
     elif d > 2:
-        panels += _principal_panels(model, rows, name)
-    panels += _marginals(rows, names, name)
+        if image is None:
+            panels += pair_panels(x, samples, names, name)
+        panels += _principal_panels(model, rows, samples, name)
+    if rows.given:
+        panels += marginal_panels(rows.x, rows.samples, chart, names, name)
     text = ""
     if rows.given:
         text = (
@@ -67,13 +74,13 @@ def target_section(model: Any, rows: Carried) -> list[Section]:
         low, high = np.quantile(np.vstack([rows.y, draws]), [0.001, 0.999])
         bins = np.linspace(low, high, _BINS)
         curves = (
-            Curve("T(rows)", *_histogram(rows.y[:, 0], bins), "model"),
-            Curve("target", *_histogram(draws[:, 0], bins), "target", "dashes"),
+            Curve("T(rows)", *histogram(rows.y[:, 0], bins), "model"),
+            Curve("target", *histogram(draws[:, 0], bins), "target", "dashes"),
         )
         told = "Where the rows arrive, beside draws from the target."
         panels.append(Curves("target", "T(rows) and target", told, curves, "T(x)", "density"))
     else:
-        panels.insert(0, _moving(model, rows))
+        panels.insert(0, _moving(model, rows, draws))
         panels.insert(1, _pushed(rows, draws))
     text = "In the space the flow was trained in: bounded columns transformed, then standardised."
     return [Section("On the way to the target", text, tuple(panels))]
@@ -116,18 +123,14 @@ def _heat(model: Any, rows: Carried, cloud: Cloud) -> Heat:
     )
 
 
-def _compared(
-    key: str, x: np.ndarray, rows: Carried, x_name: str, y_name: str, name: str
-) -> Scatter:
-    clouds = (
-        Cloud(name, x[rows.drawn], "data"),
-        Cloud("samples of the flow", rows.samples[: len(rows.drawn)], "model"),
-    )
-    caption = "The two clouds should cover one another."
-    return Scatter(key, "Data and samples", caption, clouds, x_name, y_name)
+def _alike(x: Float[np.ndarray, "n 2"]) -> bool:
+    low, high = np.sort(x.std(axis=0))
+    return bool(high <= _ALIKE * low)
 
 
-def _principal_panels(model: Any, rows: Carried, name: str) -> list[Panel]:
+def _principal_panels(
+    model: Any, rows: Carried, samples: Float[np.ndarray, "m d"], name: str
+) -> list[Panel]:
     """Data and samples along pairs of the data's principal components."""
     basis, centre = principal(rows.z), rows.z.mean(axis=0)
     part = rows.z.var(axis=0).sum()
@@ -138,63 +141,32 @@ def _principal_panels(model: Any, rows: Carried, name: str) -> list[Panel]:
             continue
         plane = basis[:, [i, j]]
         clouds = [Cloud(name, (rows.z[rows.drawn] - centre) @ plane, "data")]
-        if rows.given:
-            z = model.model_.to_flow(rows.samples[: len(rows.drawn)])
+        if len(samples):
+            z = model.model_.to_flow(samples)
             clouds.append(Cloud("samples of the flow", (z - centre) @ plane, "model"))
         found.append(
-            Scatter(
+            framed(
                 f"components-{i + 1}-{j + 1}",
                 f"Principal components {i + 1} and {j + 1}",
                 f"Standardised columns along the directions in which the rows vary most: "
                 f"{share[i]:.0%} and {share[j]:.0%} of the variance.",
-                tuple(clouds),
-                f"component {i + 1}",
-                f"component {j + 1}",
+                clouds,
+                (f"component {i + 1}", f"component {j + 1}"),
+                alike=True,
             )
         )
     return found
 
 
-def _marginals(rows: Carried, names: tuple[str, ...], name: str) -> list[Panel]:
-    """Columns by themselves, first those in which data and samples differ most."""
-    if not rows.given:
-        return []
-    x, samples = rows.x, rows.samples
-    far = [
-        float(stats.ks_2samp(x[:, j], samples[:, j], method="asymp").statistic)
-        for j in range(x.shape[1])
-    ]
-    found: list[Panel] = []
-    for j in np.argsort(far)[::-1][:_MARGINALS].tolist():
-        both = np.concatenate([x[:, j], samples[:, j]])
-        low, high = np.quantile(both, [0.001, 0.999])
-        bins = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-        curves = (
-            Curve(name, *_histogram(x[:, j], bins), "data"),
-            Curve("samples of the flow", *_histogram(samples[:, j], bins), "model", "dashes"),
-        )
-        caption = f"Largest difference of the distribution functions: {far[j]:.3f}."
-        title = f"Column {names[j]}"
-        found.append(Curves(f"marginal-{j}", title, caption, curves, names[j], "density"))
-    return found
-
-
-def _histogram(
-    x: Float[np.ndarray, " n"], bins: Float[np.ndarray, " k"]
-) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
-    """Middles of the bins, and the share of all values in each over its width."""
-    counts, _ = np.histogram(x, bins)
-    return (bins[1:] + bins[:-1]) / 2, counts / (len(x) * np.diff(bins))
-
-
-def _moving(model: Any, rows: Carried) -> Moving:
+def _moving(model: Any, rows: Carried, draws: np.ndarray) -> Moving:
     """Points on their paths, in the plane of the two leading principal components."""
     chosen = rows.drawn[:: max(1, len(rows.drawn) // _MOVED)][:_MOVED]
     paths = np.asarray(model.flow_.trajectories(rows.z[chosen]), np.float64)
     x_name, y_name = model.columns_[0], model.columns_[1]
-    where = "the standardised columns"
+    where, goal = "the standardised columns", draws[: len(chosen)]
     if rows.z.shape[1] > 2:
-        paths = paths @ principal(rows.z)[:, :2]
+        plane = principal(rows.z)[:, :2]
+        paths, goal = paths @ plane, goal @ plane
         x_name, y_name, where = "component 1", "component 2", "their two principal components"
     nodes = np.linspace(0.0, 1.0, len(paths))
     times = np.linspace(0.0, 1.0, _FRAMES)
@@ -206,14 +178,14 @@ def _moving(model: Any, rows: Carried) -> Moving:
         "paths",
         "From data to target",
         f"The slider moves {len(chosen):,} points from the data (t = 0) to the target (t = 1), in "
-        f"{where}; lines: paths of {len(lines)} of them. Drawn straight between the flow's "
+        f"{where}; lines: paths of {len(lines)} of them, straight between the flow's "
         f"{len(paths) - 1} time steps.",
         frames,
         tuple(f"t = {t:.2f}" for t in times),
         "Time",
         0,
         Cloud("rows at time t", frames[0], "model"),
-        (),
+        (Cloud("draws from the target", goal, "target"),),
         lines,
         x_name,
         y_name,

@@ -11,6 +11,7 @@ import otflow
 from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.figures import save_panels
 from otflow.report.study_maps import moving_maps
+from otflow.report.symbols import in_symbols
 from otflow.studies.result import Series, StudyResult
 from otflow.studies.runner import summarise
 from otflow.studies.store import Store
@@ -23,12 +24,12 @@ RULE = (
 )
 _TITLES = {
     "kl": ("KL to the target", "nats"),
-    "value_gap": ("1/2 W2² - J", "squared units"),
+    "value_gap": ("½ W₂² − J", "squared units"),
     "ot_error": ("Distance to the optimal map, rms", "units"),
-    "limit_error": ("|transport + 2 alpha KL - 1/2 W2²|", "squared units"),
-    "sd": ("Standard deviation of J_N", "squared units"),
-    "loss_gap": ("J(theta*) - J_N(theta_N)", "squared units"),
-    "population_gap": ("J(theta_N) - J(theta*)", "squared units"),
+    "limit_error": ("|transport + 2 α KL − ½ W₂²|", "squared units"),
+    "sd": (in_symbols("Standard deviation of J_N"), "squared units"),
+    "loss_gap": (in_symbols("J(theta*) - J_N(theta_N)"), "squared units"),
+    "population_gap": (in_symbols("J(theta_N) - J(theta*)"), "squared units"),
     "integral": ("Integral of the density", ""),
     "flow_error": ("Distance to the gradient flow, rms", "units"),
     "nll_error": ("Mean error of the nll", "nats"),
@@ -77,7 +78,9 @@ def study_document(
 
 
 def _theory(result: StudyResult) -> Section:
-    rows = tuple((s.claim, s.verdict, s.evidence) for s in result.statements)
+    rows = tuple(
+        (in_symbols(s.claim), s.verdict, in_symbols(s.evidence)) for s in result.statements
+    )
     header = ("statement", "verdict", "evidence")
     return Section(THEORY, RULE, (Words("theory", "", "", header, rows),))
 
@@ -100,7 +103,7 @@ def _panel(series: Series, x_name: str) -> Curves:
     error = Z95 * np.array(series.standard_error)
     curves = []
     if series.exact is not None and np.isfinite(series.exact).any():
-        told = "alpha p_eff / (2N)" if series.name == "loss_gap" else "exact"
+        told = in_symbols("alpha p_eff / (2N)") if series.name == "loss_gap" else "exact"
         if series.exact_slope is not None:
             told += f", slope {series.exact_slope:.2f} over the same alphas"
         curves.append(Curve(told, x, np.array(series.exact), "exact"))

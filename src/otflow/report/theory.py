@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import otflow
 from otflow.report.content import Document, Section, Words
 from otflow.report.study_report import RULE, THEORY, numbers_panel, series_panels
+from otflow.report.symbols import in_symbols
 from otflow.studies.result import StudyResult
 
 _LIMITS = {
@@ -36,7 +37,7 @@ def theory_document(results: Mapping[str, StudyResult]) -> Document:
         partial = result.planned is not None and result.cells < result.planned
         told = f"{result.cells} of {result.planned} cells are finished." if partial else ""
         for s in result.statements:
-            rows.append((limit, s.claim, s.verdict, s.evidence))
+            rows.append((limit, in_symbols(s.claim), s.verdict, in_symbols(s.evidence)))
         if not result.statements:
             rows.append((limit, "", "not resolved", f"nothing to tell yet: {told}"))
         told += f" {len(result.failed)} cells failed." if result.failed else ""

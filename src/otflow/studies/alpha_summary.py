@@ -23,6 +23,7 @@ from otflow.studies.result import (
     with_gap,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.support.html import plus_minus
 from otflow.support.statistics import Z95
 
 _MOST_EXCESS = 0.1  # of 1/2 W2^2 - J*, up to which a flow's own gap leaves the rates readable
@@ -271,5 +272,6 @@ def _recovery(cells: Sequence[Cell]) -> list[Statement]:
     mean = v["transport"] + alpha * v["kl"]
     error = math.hypot(v["transport_se"], alpha * v["kl_se"])
     claim = "recovery sequence: the OT map has J = 1/2 W2^2 at every alpha, to within 1 %"
-    evidence = f"J = {mean:.5f} +- {Z95 * error:.1e} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
+    J = plus_minus(mean, Z95 * error, "+-")
+    evidence = f"J = {J} at alpha = {alpha:g}, 1/2 W2^2 = {limit:.5f}"
     return [Statement(claim, verdict_equal(mean, error, limit, _RECOVERY * limit), evidence)]

@@ -15,6 +15,7 @@ from otflow.studies.result import (
     verdict_equal,
 )
 from otflow.studies.verdicts import Statement, Verdict
+from otflow.support.html import plus_minus
 from otflow.support.statistics import Z95
 
 _MEASURED = ("transport", "miss", "growth_error", "map_error")
@@ -79,8 +80,8 @@ def _prices(grouped: dict[float, Group]) -> Statement:
         whole = "violated" if "violated" in verdicts else NOT_RESOLVED
     delta, mean, error, expected, _ = max(found, key=lambda f: abs(f[1] / f[3] - 1))
     text = (
-        f"farthest at delta = {delta:g}: {mean:.4g} +- {Z95 * error:.1g}, exact {expected:.4g}; to "
-        f"within {_TOLERANCE:.0%}"
+        f"farthest at delta = {delta:g}: {plus_minus(mean, Z95 * error, '+-')}, exact "
+        f"{expected:.4g}; to within {_TOLERANCE:.0%}"
     )
     return Statement("the price is the exact one at every delta", whole, text)
 
@@ -88,7 +89,7 @@ def _prices(grouped: dict[float, Group]) -> Statement:
 def _limit(grouped: dict[float, Group]) -> Statement:
     delta, mean, error, expected, verdict = _compared(grouped, "half_w2_squared")[-1]
     text = (
-        f"{mean:.4g} +- {Z95 * error:.1g} at delta = {delta:g}, 1/2 W2^2 = {expected:.4g}; to "
-        f"within {_TOLERANCE:.0%}"
+        f"{plus_minus(mean, Z95 * error, '+-')} at delta = {delta:g}, 1/2 W2^2 = {expected:.4g}; "
+        f"to within {_TOLERANCE:.0%}"
     )
     return Statement("for large delta the price is 1/2 W2^2", verdict, text)

@@ -18,6 +18,7 @@ from otflow.studies.result import (
     replicates,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
+from otflow.support.html import plus_minus
 from otflow.support.statistics import Z95
 
 _COLUMNS = (
@@ -118,7 +119,8 @@ def _scheme(blocks: list[tuple[float, float, Group]]) -> list[Statement]:
         means = [g.mean(name) for _, _, g in blocks]
         errors = [g.error(name) for _, _, g in blocks]
         i = int(np.argmin(np.array(means) / np.maximum(errors, 1e-300)))
-        text = f"least certain slack {means[i]:.3g} +- {Z95 * errors[i]:.1g} {_at(*blocks[i][:2])}"
+        slack = plus_minus(means[i], Z95 * errors[i], "+-")
+        text = f"least certain slack {slack} {_at(*blocks[i][:2])}"
         found.append(Statement(claim, verdict_at_least(means, errors), text))
     return found
 
@@ -128,7 +130,8 @@ def _minima(blocks: list[tuple[float, float, Group]]) -> Statement:
     shares = [_share(g) for _, _, g in blocks]
     i = int(np.argmax([share for share, _ in shares]))
     value, error = shares[i]
-    text = f"farthest {100 * value:.3g} +- {100 * Z95 * error:.1g} % {_at(*blocks[i][:2])}"
+    farthest = plus_minus(100 * value, 100 * Z95 * error, "+-")
+    text = f"farthest {farthest} % {_at(*blocks[i][:2])}"
     slack, errors = [_GAP - share for share, _ in shares], [error for _, error in shares]
     return Statement(claim, verdict_at_least(slack, errors), text)
 

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
-from otflow.support.html import table
+from otflow.support.html import plus_minus, table
 from otflow.support.jsontext import plain
 from otflow.support.statistics import Z95
 
@@ -91,11 +91,10 @@ def _text(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
     if isinstance(value, str) or value is None:
         return value or ""
-    text = f"{value:.5g}"
     error = row.get(f"{column}_error")
     if error is not None and math.isfinite(error) and error > 0:
-        text += f" ±{Z95 * error:.0e}"
-    return text
+        return plus_minus(value, Z95 * error)
+    return f"{value:.5g}"
 
 
 def with_gap(cell: Cell) -> Cell:
