@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from otflow.data.columns import as_set, check_on_grid, named
+from otflow.data.columns import BY_COLUMN, as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.normalisation import Integral, doubt
 from otflow.model.model import Model, package_versions
@@ -241,12 +241,12 @@ class FittedEstimator(TabularEstimator):
         settings = {k: v for k, v in self.get_params().items() if k != "target"}
         if not isinstance(self.random_state, (int, np.integer)):
             settings["random_state"] = None
-        for name in ("bounds", "dequantize"):
+        for name in BY_COLUMN:
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
         training |= {"status": self.status_, "decided": self.decided_, "n_train": self.n_train_}
         # as they were set: the settings have columns by name, and no target
-        training["set"] = {name: as_set(getattr(self, name)) for name in ("bounds", "dequantize")}
+        training["set"] = {name: as_set(getattr(self, name)) for name in BY_COLUMN}
         training["set"]["own_target"] = self.target is not None
         if self.integral_ is not None:
             training["integral"] = dataclasses.astuple(self.integral_)
