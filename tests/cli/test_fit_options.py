@@ -270,8 +270,8 @@ def test_columns_by_what_they_are(folder):
     )
     write_table("t.csv", Table(values, ("income", "visits", "profit", "north, or not", "weight")))
     words = ["fit", "t.csv", "--out", "m", *TINY.split(), "--weights", "weight"]
-    words += ["--bounds", "income=0:,visits=0:", "--dequantize", "visits=1", "--preset", "density"]
     words += ["--arcsinh", "profit=2"]
+    words += ["--bounds", "income=0:,visits=0:", "--dequantize", "visits=1", "--preset", "density"]
     run([*words, "--condition", '"north, or not"', "--alpha", "5"])
     found = load("m")
     assert found.columns_ == ("income", "visits", "profit")
