@@ -129,6 +129,11 @@ def test_outside_the_bounds(rng):
     assert np.isneginf(scores).tolist() == [False, True, True, False]
     assert np.array_equal(scores[[0, 3, 3]], model.score_samples(rows[[0, 3, 3]]))
     assert np.isneginf(model.score_samples(rows[1:3])).all()
+    told = (
+        f"2 of 4 rows have no density: .* -inf; that of the others is {scores[[0, 3]].mean():.4f}"
+    )
+    with pytest.warns(UserWarning, match=told):
+        assert np.isneginf(model.score(rows))
     message = r"strictly between the bounds.*, share \(2\)"
     for use in (model.transform, OTFlow(**settings).fit, lambda r: model.fit(frame, X_val=r)):
         with pytest.raises(ValueError, match=message):

@@ -105,13 +105,21 @@ class FittedEstimator(TabularEstimator):
         return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
 
     def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
-        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name."""
+        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name.
+
+        It is -inf where one row has no density, with a warning: how many, the mean of the others.
+        """
         if y is not None and condition is None and self.n_conditions_:
             raise ValueError(
                 "condition: expected one by its name, score(X, condition=C); got it as y, which "
                 "scikit-learn passes and which is ignored."
             )
-        return float(self.score_samples(X, condition).mean())
+        scores = self.score_samples(X, condition)
+        some = scores[np.isfinite(scores)]
+        others = f"; that of the others is {some.mean():.4f} nats" if some.size else ""
+        why = f"the mean over all is -inf{others}"
+        _warn_rows(scores.size - some.size, scores.size, "have no density", why, stacklevel=3)
+        return float(scores.mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:
         """Draws from the flow in the data's own units, shape (n_samples, d), float64.
@@ -261,6 +269,6 @@ class FittedEstimator(TabularEstimator):
         save_model(path, model)
 
 
-def _warn_rows(bad: int, n: int, what: str, why: str) -> None:
+def _warn_rows(bad: int, n: int, what: str, why: str, stacklevel: int = 4) -> None:
     if bad:
-        warnings.warn(f"{bad} of {n} rows {what}: {why}.", UserWarning, stacklevel=4)
+        warnings.warn(f"{bad} of {n} rows {what}: {why}.", UserWarning, stacklevel)

@@ -240,8 +240,11 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     error = 1.96 * nll.std(ddof=1) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
     moved = rows.displacement.mean()
     share = rows.straightness.mean() / moved if moved > 0 else 0.0
+    counted = f"{n:,}" if rows.given else f"{n:,} draws from the flow"
+    if rows.without:
+        counted += f"; {rows.without:,} more have no density and are left out everywhere"
     facts = [
-        ("Rows", f"{n:,}" + ("" if rows.given else " draws from the flow")),
+        ("Rows", counted),
         ("nll", f"{number(nll.mean()) if len(nll) else 'unknown'} ± {number(error)} nats (95 %)"),
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
         (
