@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 JAX_TESTS := tests/test_jaxlib_hazard.py tests/schemes tests/training/test_loop.py \
 	tests/estimator/test_estimator.py tests/parallel/test_devices.py
 
-.PHONY: demo test test-all test-jax lint format docs clean
+.PHONY: demo test test-all test-jax lint format docs dist clean
 
 demo: $(STAMP)
 	$(BIN)/otflow demo --out demo
@@ -28,6 +28,12 @@ test-jax: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# the wheel is built from the sdist, and tried where there is nothing else
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tests/wheel.py dist constraints.txt
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +50,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,13 @@ def test_every_public_name_resolves(name):
     assert name in dir(otflow)
 
 
+def test_the_public_names_are_those_of_the_documentation():
+    """The table of docs/api has every name of `otflow.__all__` but old paths, and no other one."""
+    table = (ROOT / "docs" / "api" / "index.md").read_text()
+    told = re.findall(r"`(?:otflow\.)?(\w+)`", "".join(re.findall(r"\[.*?\]", table)))
+    assert sorted(told) == sorted(set(otflow.__all__) - set(otflow._MOVED))
+
+
 def test_no_public_name_is_shadowed_by_a_submodule(fresh):
     """`import otflow.estimator` first, then the names: none of the objects became a module."""
     *_, shadowed = fresh
@@ -80,9 +88,11 @@ def test_is_typed():
     assert (Path(otflow.__file__).parent / "py.typed").is_file()
 
 
-def test_version_is_the_same_everywhere():
-    assert otflow.__version__ == PROJECT["version"]
-    assert importlib.metadata.version("otflow") == PROJECT["version"]
+def test_the_version_is_in_one_place():
+    """The package's metadata take it from `otflow.__version__`; who cites it says the same."""
+    assert PROJECT["dynamic"] == ["version"]
+    assert importlib.metadata.version("otflow") == otflow.__version__
+    assert f"\nversion: {otflow.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_command_is_declared():
@@ -95,5 +105,5 @@ def test_python_m_otflow():
         [sys.executable, "-m", "otflow", "--version"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
-    assert done.stdout.strip() == f"otflow {PROJECT['version']}"
+    assert done.stdout.strip() == f"otflow {otflow.__version__}"
     assert done.stderr == ""

@@ -204,7 +204,11 @@ def test_quirks_by_name():
     assert few.startswith("column(s) kind (3 values) hold 10 values or fewer")
     assert rounded.startswith("column(s) count (step 1), tenths (step 0.1) are")
     assert mass.startswith("column(s) rain (29% at 0) have")
-    assert tail.startswith("column(s) heavy have")
+    assert tail.startswith("column(s) heavy have very heavy tails, easier to fit with arcsinh=")
+    mapped = ColumnMap((None,) * 6, (None,) * 6, (0.0,) * 6, (*[None] * 4, (0.0, 1.0), None))
+    assert [told[:20] for told in quirks(X, names, mapped)] == [
+        told[:20] for told in (few, rounded, mass)
+    ]
     known = ColumnMap((None,) * 6, (None,) * 4 + (1e9, None), (0.0, 1.0, 1.0, 0.0, 0.0, 0.1))
     assert len(quirks(X, names, known)) == 1
     assert quirks(MOONS, ["a", "b"], ColumnMap.identity(2)) == ()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import otflow.estimator.fitting
 from otflow import OTFlowChain
 from otflow.cli.app import app
+from otflow.cli.column_options import parse_scales
 from otflow.cli.config import to_toml
 from otflow.data.tables import Table, read_table, write_table
 from otflow.estimator.loading import load
@@ -259,31 +260,49 @@ class TestBlocks:
 
 
 def test_columns_by_what_they_are(folder):
-    """Condition, weights, bounds and steps of columns, from the table to the model and back."""
+    """Condition, weights, bounds, steps and scales, from the table to the model and back."""
     rng = np.random.default_rng(1)
     values = np.column_stack(
-        [rng.gamma(2.0, 1.0, 120), rng.poisson(9.0, 120), rng.integers(2, size=120), np.ones(120)]
+        [
+            *(rng.gamma(2.0, 1.0, 120), rng.poisson(9.0, 120), rng.standard_t(2.0, 120)),
+            *(rng.integers(2, size=120), np.ones(120)),
+        ]
     )
-    write_table("t.csv", Table(values, ("income", "visits", "north, or not", "weight")))
+    write_table("t.csv", Table(values, ("income", "visits", "profit", "north, or not", "weight")))
     words = ["fit", "t.csv", "--out", "m", *TINY.split(), "--weights", "weight"]
+    words += ["--arcsinh", "profit=2"]
     words += ["--bounds", "income=0:,visits=0:", "--dequantize", "visits=1", "--preset", "density"]
     run([*words, "--condition", '"north, or not"', "--alpha", "5"])
     found = load("m")
-    assert found.columns_ == ("income", "visits")
+    assert found.columns_ == ("income", "visits", "profit")
     assert found.condition_names_ == ("north, or not",)
     assert found.bounds == {"income": (0.0, None), "visits": (0.0, None)}
-    assert found.column_map_.step == (0.0, 1.0)
+    assert found.column_map_.step == (0.0, 1.0, 0.0)
+    assert found.column_map_.arcsinh == (None, None, (np.median(values[:, 2]), 2.0))
     assert (found.alpha, found.n_steps, found.beta) == (5.0, 1, 0.0)  # flags win over the preset
     file = 'condition = ["north, or not"]\nalpha = 5\npreset = "density"\nn-steps = 1\n'
     (folder / "again.toml").write_text(file)
     run([*words[:-2], "--config", "again.toml", "--out", "m2"])
     assert load("m2").get_params() == found.get_params()
     scored = json.loads(run("score m t.csv --json").stdout)["log_prob"]
-    rows = polars.DataFrame(values[:, :2], schema=["income", "visits"])
-    assert scored == pytest.approx(found.score(rows, condition=values[:, 2]), rel=1e-6)
+    rows = polars.DataFrame(values[:, :3], schema=["income", "visits", "profit"])
+    assert scored == pytest.approx(found.score(rows, condition=values[:, 3]), rel=1e-6)
     run("sample m --out s.csv -n 20 --condition 1")
     drawn = read_table("s.csv").values
     assert (drawn[:, 1] == drawn[:, 1].round()).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "scales"),
+    [
+        (None, None),
+        ("auto", "auto"),
+        ("auto=", {"auto": None}),
+        ('loss=100,"a, b",=x=', {"loss": 100.0, "a, b": None, "=x": None}),
+    ],
+)
+def test_scales_as_text(text, scales):
+    assert parse_scales(text) == scales
 
 
 @pytest.mark.parametrize(
@@ -295,6 +314,9 @@ def test_columns_by_what_they_are(folder):
         ("--bounds shape=0:", "bounds: expected columns among"),
         ("--dequantize height=x", "--dequantize: expected a step for height; got 'x'"),
         ("--dequantize height", "--dequantize: expected columns once each"),
+        ("--arcsinh height=x", "--arcsinh: expected a scale for height; got 'x'"),
+        ("--arcsinh height,height=2", "--arcsinh: expected columns once each"),
+        ("--arcsinh shape", "arcsinh: expected columns among"),
         ("--preset best", "--preset: expected one of density, map, quick; got 'best'"),
         ("--condition tallness", "tallness"),
         ("--condition height,weight,age", "expected to leave columns to fit; got all"),

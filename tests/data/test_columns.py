@@ -105,6 +105,44 @@ def test_what_is_refused(bounds, dequantize, error, message):
         make_column_map(bounds, dequantize, X, NAMES)
 
 
+def test_scales_of_arcsinh():
+    """Half the interquartile range, the step where that is 0, or what is said; median as centre."""
+    low, middle, high = np.quantile(X[:, 2], (0.25, 0.5, 0.75))
+    asked = {"price": None, 0: np.int64(7)}
+    columns = make_column_map({"share": (0, 1)}, None, X, NAMES, asked)
+    assert columns.arcsinh == ((np.median(X[:, 0]), 7.0), None, (middle, (high - low) / 2))
+    assert columns.unbounded == (False, False, False)
+    zeros = np.where(np.arange(200) < 160, 0.0, X[:, 0])[:, None]
+    assert make_column_map(None, 1.0, zeros, ["n"], {0: None}).arcsinh == ((0.0, 1.0),)
+    with pytest.raises(ValueError, match="arcsinh: expected a scale for n, half of whose rows"):
+        make_column_map(None, None, zeros, ["n"], {0: None})
+
+
+def test_tails_are_found_in_columns_without_bounds():
+    heavy = RNG.standard_cauchy((500, 2)) ** 3
+    rows, names = np.hstack([heavy, RNG.normal(size=(500, 1))]), ["a", "b", "c"]
+    columns = make_column_map({"b": (None, 1e300)}, None, rows, names, "auto")
+    assert [at is None for at in columns.arcsinh] == [False, True, True]
+    assert make_column_map(None, None, rows[:, 2:], ["c"], "auto").is_identity
+
+
+@pytest.mark.parametrize(
+    ("arcsinh", "error", "message"),
+    [
+        ("all", ValueError, "arcsinh: expected None, 'auto'.*; got 'all'"),
+        (["age"], TypeError, "arcsinh: expected a dictionary by column; got list"),
+        (1.0, TypeError, "arcsinh: expected a dictionary by column; got float"),
+        ({"aged": None}, ValueError, "arcsinh: .* among age, share, price; got 'aged'"),
+        ({"age": 0}, ValueError, r"arcsinh\['age'\]: expected a finite number > 0"),
+        ({"age": "1"}, TypeError, r"arcsinh\['age'\]: expected a number > 0"),
+        ({"share": None}, ValueError, "arcsinh: expected columns without bounds; got share"),
+    ],
+)
+def test_scales_that_are_refused(arcsinh, error, message):
+    with pytest.raises(error, match=message):
+        make_column_map({"share": (0, 1)}, None, X, NAMES, arcsinh)
+
+
 def test_rows_out_of_bounds_are_counted_by_column():
     columns = make_column_map({"share": (0, 1), "age": (0, 50)}, {"age": 1}, X, NAMES)
     rows = np.array([[0, 0.5, 1], [50, 1.0, 1], [51, 0.0, -9], [-1, 0.2, 0]])
@@ -126,6 +164,6 @@ def test_named_is_what_json_keeps():
         "age": [0, None],
         "share": [None, 1],
     }
-    assert named({0: 0.5}, NAMES) == {"age": 0.5}
+    assert named({0: 0.5, 2: None}, NAMES) == {"age": 0.5, "price": None}
     assert named("auto", NAMES) == "auto"
     assert named(None, NAMES) is None

@@ -62,23 +62,25 @@ def test_integer_weights_are_repeated_rows():
 # --- bounded columns -----------------------------------------------------------------------
 
 LOG, LOGIT, BELOW, FREE = (2.0, None), (-1.0, 3.0), (None, 5.0), (None, None)
-BOUNDED = ColumnMap(*zip(LOG, LOGIT, BELOW, FREE, strict=True), (0.0,) * 4)
+TAILS = (None, None, None, None, (1.5, 0.25))
+BOUNDED = ColumnMap(*zip(LOG, LOGIT, BELOW, FREE, FREE, strict=True), (0.0,) * 5, TAILS)
 ROWS = np.column_stack(
     [
         np.random.default_rng(1).uniform(low, high, 50)
-        for low, high in ((2.001, 9.0), (-0.999, 2.999), (-9.0, 4.999), (-3.0, 3.0))
+        for low, high in ((2.001, 9.0), (-0.999, 2.999), (-9.0, 4.999), (-3.0, 3.0), (-40.0, 40.0))
     ]
 )
 
 
 def written_out(x):
-    """The four transforms of one row, in JAX."""
+    """The five transforms of one row, in JAX."""
     return jnp.stack(
         [
             jnp.log(x[0] - 2),
             jax.scipy.special.logit((x[1] + 1) / 4),
             -jnp.log(5 - x[2]),
             x[3],
+            jnp.arcsinh((x[4] - 1.5) / 0.25),
         ]
     )
 
@@ -91,7 +93,7 @@ def written_out_rows():
         return jax.tree.map(np.asarray, both(ROWS))
 
 
-def test_the_transforms_are_log_and_logit(written_out_rows):
+def test_the_transforms_are_log_logit_and_arcsinh(written_out_rows):
     expected, _ = written_out_rows
     np.testing.assert_allclose(BOUNDED.forward(ROWS), expected, rtol=1e-12, atol=1e-12)
 
@@ -116,26 +118,42 @@ def test_log_det_against_finite_differences():
 
 def test_log_density_against_scipy():
     """A normal variable behind the log is a shifted lognormal one, behind the logit a Johnson SB;
-    behind -log(5 - x) a reflected lognormal one."""
-    y = BOUNDED.forward(ROWS)[:, :3]
+    behind -log(5 - x) a reflected lognormal one, behind arcsinh a Johnson SU."""
+    y = BOUNDED.forward(ROWS)[:, [0, 1, 2, 4]]
     ours = stats.norm.logpdf(y, 0.5, 0.8).sum(axis=1) + BOUNDED.log_det(ROWS)
     theirs = stats.lognorm.logpdf(ROWS[:, 0], 0.8, loc=2, scale=math.exp(0.5))
     theirs += stats.johnsonsb.logpdf(ROWS[:, 1], -0.5 / 0.8, 1 / 0.8, loc=-1, scale=4)
     theirs += stats.lognorm.logpdf(5 - ROWS[:, 2], 0.8, scale=math.exp(-0.5))
+    theirs += stats.johnsonsu.logpdf(ROWS[:, 4], -0.5 / 0.8, 1 / 0.8, loc=1.5, scale=0.25)
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
 def test_inside_is_open():
-    edges = np.array([[2.0, 0, 0, 0], [3, -1, 0, 0], [3, 3, 0, 0], [3, 0, 5, 0]], np.float64)
-    np.testing.assert_array_equal(BOUNDED.inside(edges).sum(axis=1), [3, 3, 3, 3])
+    edges = np.array([[2.0, 0, 0], [3, -1, 0], [3, 3, 0], [3, 0, 5]])
+    found = BOUNDED.inside(np.hstack([edges, np.full((4, 2), 1e300)]))
+    np.testing.assert_array_equal(found.sum(axis=1), [4, 4, 4, 4])
     assert BOUNDED.inside(ROWS).all()
 
 
 @pytest.mark.parametrize("extreme", [-1e4, -800.0, 800.0, 1e4])
 def test_the_inverse_stays_inside(extreme):
-    x = BOUNDED.inverse(np.full((1, 4), extreme))
+    x = BOUNDED.inverse(np.full((1, 5), extreme))
     assert BOUNDED.inside(x).all()
     assert np.isfinite(BOUNDED.log_det(x)).all()
+
+
+@pytest.mark.parametrize("far", [1e3, 1e10, 1e100, 1e300])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_tails_far_out(far, side):
+    """arcsinh u = log 2u + 1 / 4u^2, its slope's logarithm -log u - 1 / 2u^2, further terms below
+    1e-13: 1e-12."""
+    columns = ColumnMap((None,), (None,), (0.0,), ((1.5, 0.25),))
+    x = np.array([[side * far]])
+    y, u = columns.forward(x), 4 * abs(side * far - 1.5)
+    np.testing.assert_allclose(y, side * (math.log(2 * u) + 0.25 / u / u), rtol=1e-12)
+    slope = math.log(4) - math.log(u) - 0.5 / u / u
+    np.testing.assert_allclose(columns.log_det(x), slope, rtol=1e-12)
+    np.testing.assert_allclose(columns.inverse(y), x, rtol=1e-12)
 
 
 # --- rounded columns -----------------------------------------------------------------------
@@ -199,6 +217,11 @@ def test_identity_column_map():
         (((math.nan,), (None,), (0.0,)), "finite"),
         ((("0.5",), (None,), (0.0,)), "finite"),
         (((None, None), (None,), (0.0,)), "as many"),
+        (((None,), (None,), (0.0,), ((0.0, 0.0),)), "scales > 0"),
+        (((None,), (None,), (0.0,), ((math.nan, 1.0),)), "finite"),
+        (((None,), (None,), (0.0,), ((0, 1.0),)), "finite"),
+        (((0.0,), (None,), (0.0,), ((0.0, 1.0),)), "no bounds"),
+        (((None,), (None,), (0.0,), (None, None)), "as many"),
     ],
 )
 def test_a_column_map_is_checked(fields, message):

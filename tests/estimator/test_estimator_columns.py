@@ -81,6 +81,32 @@ def test_lognormal_data_against_scipy(rng):
     )
 
 
+def test_heavy_tails_against_scipy(rng, tmp_path):
+    """As for a model of the mapped column, and the slope in closed form, out to 1e200: 1e-10.
+
+    Near the rows also Johnson's SU density of the mapped rows' moments, to the 1e-2 of the start.
+    """
+    x = 1e4 + 300 * rng.standard_t(1.0, 2000)
+    model = OTFlow(**START, arcsinh={"x0": None}).fit(x[:, None])
+    ((centre, scale),) = model.column_map_.arcsinh
+    y = np.arcsinh((x - centre) / scale)
+    by_hand = OTFlow(**START).fit(y[:, None])
+    far = centre + scale * np.array([40.0, -1e6, 1e30, -1e200])
+    rows = np.concatenate([x[:1996], far])
+    slope = -np.log(np.hypot(scale, rows - centre))
+    inner = by_hand.score_samples(np.arcsinh((rows - centre) / scale)[:, None])
+    np.testing.assert_allclose(model.score_samples(rows[:, None]), inner + slope, rtol=1e-10)
+    johnson = stats.johnsonsu(-y.mean() / y.std(), 1 / y.std(), centre, scale)
+    near = np.abs(y) < 3
+    expected = johnson.logpdf(x[near])
+    np.testing.assert_allclose(model.score_samples(x[:, None])[near], expected, atol=1e-2)
+    assert np.isfinite(model.sample(2000)).all()
+    model.save(tmp_path / "m.otflow")
+    again = otflow.load(tmp_path / "m.otflow")
+    assert (again.column_map_, again.arcsinh) == (model.column_map_, {"x0": None})
+    assert np.array_equal(again.score_samples(x[:, None]), model.score_samples(x[:, None]))
+
+
 def test_log_density_is_the_change_of_variables_of_transform(rng):
     """Jacobian of `transform` by central differences, h = 1e-6: 1e-6."""
     X = np.column_stack([rng.lognormal(size=300), rng.beta(2, 2, 300), rng.normal(size=300)])
@@ -103,6 +129,11 @@ def test_outside_the_bounds(rng):
     assert np.isneginf(scores).tolist() == [False, True, True, False]
     assert np.array_equal(scores[[0, 3, 3]], model.score_samples(rows[[0, 3, 3]]))
     assert np.isneginf(model.score_samples(rows[1:3])).all()
+    told = (
+        f"2 of 4 rows have no density: .* -inf; that of the others is {scores[[0, 3]].mean():.4f}"
+    )
+    with pytest.warns(UserWarning, match=told):
+        assert np.isneginf(model.score(rows))
     message = r"strictly between the bounds.*, share \(2\)"
     for use in (model.transform, OTFlow(**settings).fit, lambda r: model.fit(frame, X_val=r)):
         with pytest.raises(ValueError, match=message):

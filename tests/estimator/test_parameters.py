@@ -46,6 +46,7 @@ SET = {
         {np.int64(1): (np.float32(0.25), None)},
     ],
     "dequantize": [None, "auto", 0.1, {"b": 0.1}, {0: np.float64(0.1)}],
+    "arcsinh": [None, "auto", {}, {"b": None, 0: np.float64(0.5)}],
     "warm_start": [True, False],
     "target": [
         None,
@@ -102,6 +103,7 @@ def test_fit_save_load_clone(name, value, tmp_path, monkeypatch):
         ("bounds", {0: {0: 1, 9: 2}}),
         ("dequantize", Fraction(1, 10)),
         ("dequantize", {"a": Decimal("0.1")}),
+        ("arcsinh", {"a": Fraction(1, 2)}),
     ],
 )
 def test_what_no_file_keeps_is_refused_before_training(name, value):

@@ -351,6 +351,7 @@ def test_a_continuation_keeps_units_bounds_and_steps(quick):
         ("standardize", False, "standardize=False"),
         ("bounds", {"x0": (0, None)}, "bounds="),
         ("dequantize", "auto", "dequantize='auto'"),
+        ("arcsinh", "auto", "arcsinh='auto'"),
         ("target", GaussianMixture([1.0], [[1.0, 0.0]], [np.eye(2)]), "got target"),
     ],
 )

@@ -9,7 +9,8 @@ from scipy import stats
 from otflow.data.preprocessing import ColumnMap
 from otflow.flow.unnormalised import LogDensity, OnLine, from_line, unnormalised
 
-BOUNDED = ColumnMap((None, 0.0, None, -1.0), (None, None, 2.0, 3.0), (0.0,) * 4)
+TAILS = (None, None, None, None, (0.5, 2.0))
+BOUNDED = ColumnMap((None, 0.0, None, -1.0, None), (None, None, 2.0, 3.0, None), (0.0,) * 5, TAILS)
 
 
 def of_point(x):
@@ -46,7 +47,7 @@ def test_what_is_no_log_density_is_refused(function, error, told):
 
 
 def test_the_chart_is_the_column_maps(float64):
-    y = np.random.default_rng(0).normal(0, 3, (50, 4))
+    y = np.random.default_rng(0).normal(0, 3, (50, 5))
     theta, log_det = jax.jit(from_line, static_argnums=0)(BOUNDED, y)
     assert np.allclose(theta, BOUNDED.inverse(y), rtol=1e-12, atol=1e-14)
     assert np.allclose(log_det, -BOUNDED.log_det(np.asarray(theta)), rtol=1e-9, atol=1e-9)
@@ -55,7 +56,7 @@ def test_the_chart_is_the_column_maps(float64):
 
 
 def test_far_out_it_stays_strictly_between_the_bounds(float64):
-    y = jnp.array([[0.0, -800.0, 800.0, 60.0], [0.0, -30.0, -1.0, -60.0]])
+    y = jnp.array([[0.0, -800.0, 800.0, 60.0, -700.0], [0.0, -30.0, -1.0, -60.0, 700.0]])
     theta, log_det = from_line(BOUNDED, y)
     assert BOUNDED.inside(np.asarray(theta)).all()
     assert np.isfinite(log_det).all()

@@ -16,6 +16,7 @@ from otflow.report import carried, model_document, save_figures, study_document,
 from otflow.report.carried import carry, principal
 from otflow.report.content import Bars, Images, Section, Words
 from otflow.report.figures import draw
+from otflow.report.model_report import _row_section
 from otflow.report.page import page
 from otflow.report.plots import figure
 from otflow.report.row_panels import straightness
@@ -103,6 +104,17 @@ class TestNumbers:
         direct = ((speed - (paths[-1] - paths[0])) ** 2).sum(axis=2).mean(axis=0)
         np.testing.assert_allclose(found.straightness[:500], direct, atol=1e-4)
         assert direct.mean() > 5e-3
+
+    def test_rows_without_a_density_are_left_out_and_counted(self):
+        far = np.vstack([ROWS[:-2], [[1e39, 1e39], [-1e39, 0.0]]])
+        found, all_rows = carry(plane(), far, 0), carry(plane(), ROWS, 0)
+        assert (found.without, all_rows.without) == (2, 0)
+        np.testing.assert_allclose(found.log_prob, all_rows.log_prob[:-2], rtol=1e-5)
+        rows = dict(_row_section(plane(), found, "the data").panels[0].rows)
+        assert rows["Rows"] == "2,046; 2 more have no density and are left out everywhere"
+        assert rows["nll"].startswith(f"{-all_rows.log_prob[:-2].mean():.4g} ± ")
+        with pytest.raises(ValueError, match="X: expected rows that have a density"):
+            carry(plane(), np.full(ROWS.shape, 1e39), 0)
 
     def test_statistics_use_all_rows_and_plots_a_part(self, flat):
         assert len(flat.panel("samples").clouds[0].points) == 2000

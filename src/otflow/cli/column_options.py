@@ -50,6 +50,16 @@ def cut(table: Table, condition: str | None, weights: str | None) -> Parts:
     return Parts(rows.frame(), rows.values.shape, c, both[:, -1] if weights is not None else None)
 
 
+def by_column(bounds: str | None, dequantize: str | None, arcsinh: str | None) -> dict[str, Any]:
+    """The settings by column that these options say.
+
+    Raises:
+        ValueError: they say none.
+    """
+    steps, scales = parse_steps(dequantize), parse_scales(arcsinh)
+    return {"bounds": parse_bounds(bounds), "dequantize": steps, "arcsinh": scales}
+
+
 def parse_bounds(text: str | None) -> dict[str, tuple[float | None, float | None]] | None:
     """income=0:,share=0:1 as the estimator's `bounds`; an end that is left empty is none.
 
@@ -89,6 +99,23 @@ def parse_steps(text: str | None) -> Any:
             found[name] = float(value)
         except ValueError as error:
             raise ValueError(f"--dequantize: expected a step for {name}; got {value!r}.") from error
+    return found
+
+
+def parse_scales(text: str | None) -> Any:
+    """auto, or profit,loss=100: columns by name with a scale or none, as `arcsinh`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text is None or text == "auto":
+        return text
+    found: dict[str, float | None] = {}
+    for name, value in _pairs("--arcsinh", text, "auto or profit,loss=100", bare=True):
+        try:
+            found[name] = float(value) if value.strip() else None
+        except ValueError as error:
+            raise ValueError(f"--arcsinh: expected a scale for {name}; got {value!r}.") from error
     return found
 
 
@@ -139,8 +166,10 @@ def one_condition(text: str | None) -> Any:
         raise ValueError(f"--condition: expected numbers, as 0.5,1; got {text!r}.") from error
 
 
-def _pairs(option: str, text: str, example: str) -> list[tuple[str, str]]:
-    pairs = [part.rpartition("=")[::2] for part in split_names(text)]
+def _pairs(option: str, text: str, example: str, bare: bool = False) -> list[tuple[str, str]]:
+    """Names and values of NAME=VALUE between commas; `bare`: of NAME too, whose value is empty."""
+    parts = split_names(text)
+    pairs = [(p if "=" in p or not bare else f"{p}=").rpartition("=")[::2] for p in parts]
     names = [name for name, _ in pairs]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"{option}: expected columns once each, as {example}; got {text!r}.")

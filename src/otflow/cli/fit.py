@@ -55,6 +55,9 @@ def fit(
     dequantize: Annotated[
         str | None, typer.Option(help="Rounded columns: auto, a step, or children=1,age=0.5.")
     ] = None,
+    arcsinh: Annotated[
+        str | None, typer.Option(help="Heavy-tailed columns: auto, or profit,loss=100 with scales.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="density, map or quick: settings that no flag gives.")
     ] = None,
@@ -120,11 +123,11 @@ def fit(
     The effective options are printed as TOML that --config reads, the result as its comments.
     """
     options = {k: v for k, v in locals().items() if k not in _NOT_SHOWN}
-    from otflow.cli.column_options import parse_bounds, parse_steps, preset_values
+    from otflow.cli.column_options import by_column, preset_values
 
     options |= preset_values(context, preset)
     settings = {k: v for k, v in options.items() if k not in _NOT_SETTINGS}
-    settings |= {"bounds": parse_bounds(bounds), "dequantize": parse_steps(dequantize)}
+    settings |= by_column(bounds, dequantize, arcsinh)
     from otflow.data.shards import shard_files
     from otflow.estimator.estimator import TrainingDivergedError
     from otflow.parallel.job import is_first
@@ -266,7 +269,9 @@ def _once(function: Any) -> Any:
 
 def _texts(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are texts here and mappings in Python."""
-    return {name: options[name] for name in ("bounds", "dequantize")}
+    from otflow.data.columns import BY_COLUMN
+
+    return {name: options[name] for name in BY_COLUMN}
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""From an estimator's `bounds` and `dequantize` to a `ColumnMap`, checked against the rows."""
+"""From an estimator's `bounds`, `dequantize` and `arcsinh` to a `ColumnMap`."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -11,13 +12,19 @@ from jaxtyping import Bool, Float
 from otflow.data.preprocessing import ColumnMap
 from otflow.support.checks import check_number, check_real
 
+BY_COLUMN = ("bounds", "dequantize", "arcsinh")
 _DIGITS = 9  # of the largest value, in which a decimal rounding step is looked for
 _ROWS_PER_LEVEL = 2  # with fewer rows for each distinct value, decimals are not seen as rounded
 _OFF_GRID = 0.1  # of a step; below that, what float32 leaves of a decimal
+_FAR = 50.0  # interquartile ranges from the median to the farthest row: a heavy tail
 
 
 def make_column_map(
-    bounds: Any, dequantize: Any, X: Float[np.ndarray, "n d"], names: Sequence[str]
+    bounds: Any,
+    dequantize: Any,
+    X: Float[np.ndarray, "n d"],
+    names: Sequence[str],
+    arcsinh: Any = None,
 ) -> ColumnMap:
     """The column transforms that `OTFlow` was asked for; X itself is not checked against them.
 
@@ -26,11 +33,14 @@ def make_column_map(
             number. In a rounded column they are its least and greatest possible value.
         dequantize: None, "auto" (`rounding_step` of every column), a step for all columns, or
             column -> step.
-        X: the rows in which "auto" looks for steps.
+        X: the rows in which "auto" looks for steps and tails; centres and scales are theirs.
         names: of the columns.
+        arcsinh: None, "auto" (columns of `heavy_tailed` rows without bounds), or column -> scale,
+            None for half its interquartile range. The centre is the column's median.
 
     Raises:
-        ValueError, TypeError: an unknown column, or improper bounds or step.
+        ValueError, TypeError: an unknown column, improper bounds, step or scale, both bounds and a
+            scale, or no scale in the rows.
     """
     step = _steps(dequantize, X, names)
     lower, upper = np.full(len(names), -np.inf), np.full(len(names), np.inf)
@@ -39,7 +49,10 @@ def make_column_map(
     for j in np.flatnonzero(step).tolist():  # half a step outside the extreme values on the grid
         lower[j] = step[j] * (np.ceil(lower[j] / step[j] - 1e-9) - 0.5)
         upper[j] = step[j] * (np.floor(upper[j] / step[j] + 1e-9) + 0.5)
-    return ColumnMap(_or_none(lower), _or_none(upper), tuple(step.tolist()))
+    columns = ColumnMap(_or_none(lower), _or_none(upper), tuple(step.tolist()))
+    found = _tails(arcsinh, X, names, columns)
+    tails = tuple(found.get(j) for j in range(len(names))) if found else ()
+    return dataclasses.replace(columns, arcsinh=tails)
 
 
 def rounding_step(x: Float[np.ndarray, " n"]) -> float:
@@ -64,6 +77,12 @@ def rounding_step(x: Float[np.ndarray, " n"]) -> float:
     return 0.0
 
 
+def heavy_tailed(x: Float[np.ndarray, " n"]) -> bool:
+    """Whether rows lie very far out, measured by the middle half of them."""
+    low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
+    return bool(high > low and np.abs(x - middle).max() > _FAR * (high - low))
+
+
 def check_inside(
     columns: ColumnMap, X: Float[np.ndarray, "n d"], names: Sequence[str], name: str = "X"
 ) -> None:
@@ -83,19 +102,19 @@ def check_on_grid(
 
 
 def named(spec: Any, names: Sequence[str]) -> Any:
-    """`bounds` or `dequantize` as JSON keeps it: columns by name, no infinities."""
+    """A setting by column as JSON keeps it: columns by name, no infinities."""
     if not isinstance(spec, Mapping):
         return spec
     found = {}
     for key, value in spec.items():
-        if not isinstance(value, numbers.Real):
+        if not (value is None or isinstance(value, numbers.Real)):
             value = [v if v is not None and math.isfinite(v) else None for v in value]
         found[key if isinstance(key, str) else names[key]] = value
     return found
 
 
 def as_set(spec: Any) -> Any:
-    """`bounds` or `dequantize` for JSON, exactly as it was set; `from_set` reads it.
+    """A setting by column for JSON, exactly as it was set; `from_set` reads it.
 
     Columns are keys as given, a pair (lower, upper) stays a tuple or a list, infinity a number.
     """
@@ -169,6 +188,34 @@ def _steps(
     return np.full(len(names), _step("dequantize", dequantize))
 
 
+def _tails(
+    arcsinh: Any, X: Float[np.ndarray, "n d"], names: Sequence[str], columns: ColumnMap
+) -> dict[int, tuple[float, float]]:
+    """Column number -> its centre and scale."""
+    if isinstance(arcsinh, str):
+        if arcsinh != "auto":
+            raise ValueError(
+                f"arcsinh: expected None, 'auto' or scales by column; got {arcsinh!r}."
+            )
+        asked = {j: None for j, free in enumerate(columns.unbounded) if free}
+        asked = {j: None for j in asked if heavy_tailed(X[:, j])}
+    else:
+        asked = _by_column("arcsinh", arcsinh, names, _scale)
+    found = {}
+    for j, scale in asked.items():
+        if not columns.unbounded[j]:
+            raise ValueError(f"arcsinh: expected columns without bounds; got {names[j]}.")
+        low, middle, high = np.quantile(X[:, j], (0.25, 0.5, 0.75)).tolist()
+        scale = max(0.5 * (high - low), columns.step[j]) if scale is None else scale
+        if scale == 0:
+            raise ValueError(
+                f"arcsinh: expected a scale for {names[j]}, half of whose rows have one value; "
+                "got None."
+            )
+        found[j] = (middle, scale)
+    return found
+
+
 def _by_column(
     argument: str, spec: Any, names: Sequence[str], parse: Callable[[str, Any], Any]
 ) -> dict[int, Any]:
@@ -194,6 +241,10 @@ def _by_column(
 def _step(argument: str, value: Any) -> float:
     check_number(argument, value, positive=True)
     return float(value)
+
+
+def _scale(argument: str, value: Any) -> float | None:
+    return None if value is None else _step(argument, value)
 
 
 def _interval(argument: str, value: Any) -> tuple[float, float]:

@@ -53,24 +53,29 @@ class Standardizer(eqx.Module):
 
 
 class ColumnMap(eqx.Module):
-    """Bounded columns on the whole line, rounded columns made continuous; in float64.
+    """Bounded columns on the whole line, long tails shortened, rounded columns made continuous.
 
     Between finite bounds y = log(x - lower) - log(upper - x); with one of them the other term is
     missing; without any y = x. A column with a rounding step s > 0 holds multiples of s; its
     continuous variable is x + s (u - 1/2), u uniform on [0, 1), so a value stands in the middle of
-    its cell, and the bounds lie half a step outside its least and its greatest value.
+    its cell, and the bounds lie half a step outside its least and its greatest value. A column
+    with a centre m and a scale s is y = arcsinh((x - m) / s): x - m in units of s near m, its
+    logarithm far out. All in float64.
 
     Args:
         lower, upper: open bounds of each column's continuous variable; None where there is none.
         step: rounding step of each column; 0 where it is continuous.
+        arcsinh: (m, s) of each column, None where it has none; () where no column has.
 
     Raises:
-        ValueError: lower >= upper, a negative step, or anything that is no finite number.
+        ValueError: lower >= upper, a negative step, s <= 0, bounds beside (m, s), or anything that
+            is no finite number.
     """
 
     lower: tuple[float | None, ...]
     upper: tuple[float | None, ...]
     step: tuple[float, ...]
+    arcsinh: tuple[tuple[float, float] | None, ...] = ()
 
     def __check_init__(self) -> None:
         if not len(self.lower) == len(self.upper) == len(self.step):
@@ -80,6 +85,19 @@ class ColumnMap(eqx.Module):
             raise ValueError(f"lower, upper, step: expected finite numbers; got {self}.")
         if not (self._low < self._high).all() or min(self.step, default=0.0) < 0:
             raise ValueError(f"expected lower < upper and steps >= 0; got {self}.")
+        if self.arcsinh != ():
+            self._check_arcsinh()
+
+    def _check_arcsinh(self) -> None:
+        if len(self.arcsinh) != len(self.step):
+            raise ValueError("arcsinh: expected as many as lower and upper, or none.")
+        for at, low, high in zip(self.arcsinh, self.lower, self.upper, strict=True):
+            if at is None:
+                continue
+            if not (len(at) == 2 and all(type(v) is float and np.isfinite(v) for v in at)):
+                raise ValueError(f"arcsinh: expected finite numbers (centre, scale); got {at}.")
+            if at[1] <= 0 or low is not None or high is not None:
+                raise ValueError(f"arcsinh: expected scales > 0 and no bounds; got {self}.")
 
     @staticmethod
     def identity(dim: int) -> "ColumnMap":
@@ -88,8 +106,15 @@ class ColumnMap(eqx.Module):
 
     @property
     def is_identity(self) -> bool:
-        """Nothing bounded, nothing rounded."""
-        return {*self.lower, *self.upper} <= {None} and not any(self.step)
+        """Nothing bounded, shortened or rounded."""
+        return {*self.lower, *self.upper, *self.arcsinh} <= {None} and not any(self.step)
+
+    @property
+    def unbounded(self) -> tuple[bool, ...]:
+        """Which columns are y = x, but for rounding."""
+        tails = self.arcsinh or (None,) * len(self.step)
+        each = zip(self.lower, self.upper, tails, strict=True)
+        return tuple(found == (None, None, None) for found in each)
 
     def inside(self, x: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "n d"]:
         """Whether every entry lies strictly between the bounds of its column."""
@@ -102,6 +127,8 @@ class ColumnMap(eqx.Module):
         y[:, below | above] = 0.0
         y[:, below] += np.log((x - self._low)[:, below])
         y[:, above] -= np.log((self._high - x)[:, above])
+        for j, m, s in self._tails:
+            y[:, j] = np.arcsinh((y[:, j] - m) / s)
         return y
 
     def inverse(self, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -113,6 +140,8 @@ class ColumnMap(eqx.Module):
         with np.errstate(over="ignore"):
             x[:, below] = low[below] + np.exp(x[:, below])
             x[:, above] = high[above] - np.exp(-x[:, above])
+            for j, m, s in self._tails:
+                x[:, j] = m + s * np.sinh(x[:, j])
         x[:, both] = low[both] + (high - low)[both] * expit(x[:, both])
         return self._clip(x)
 
@@ -121,6 +150,8 @@ class ColumnMap(eqx.Module):
         below, above = np.isfinite(self._low), np.isfinite(self._high)
         found = -np.log((x - self._low)[:, below]).sum(axis=1)
         found -= np.log((self._high - x)[:, above]).sum(axis=1)
+        for j, m, s in self._tails:
+            found -= np.log(np.hypot(s, x[:, j] - m))
         return found + np.log((self._high - self._low)[below & above]).sum()
 
     def dequantize(
@@ -148,6 +179,11 @@ class ColumnMap(eqx.Module):
     def log_cell(self) -> float:
         """log of the volume of a cell: the sum of log step over the rounded columns."""
         return float(sum(np.log(step) for step in self.step if step > 0))
+
+    @property
+    def _tails(self) -> list[tuple[int, float, float]]:
+        """Number, m and s of every column that has them."""
+        return [(j, *at) for j, at in enumerate(self.arcsinh) if at is not None]
 
     @property
     def _low(self) -> Float[np.ndarray, " d"]:

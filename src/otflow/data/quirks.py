@@ -6,14 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from otflow.data.columns import rounding_step
+from otflow.data.columns import heavy_tailed, rounding_step
 from otflow.data.preprocessing import ColumnMap
 
 _FEW = 10  # distinct values: a category rather than a number
 _MASS = 0.05  # share of the rows on one value
 _LEAST = 20  # rows on it
 _MOST_ROWS, _MOST_NAMED = 2**17, 8  # looked at, told
-_TAIL = 50.0  # interquartile ranges from the median to the farthest row
 
 
 def warn_of_quirks(X: Float[np.ndarray, "n d"], names: Sequence[str], columns: ColumnMap) -> None:
@@ -30,17 +29,13 @@ def quirks(
     Args:
         X: rows in the data's own units.
         names: of the columns.
-        columns: those that it rounds are not looked at, and of bounded ones not the tails.
+        columns: those that it rounds are not looked at, and of those that it maps not the tails.
     """
     X = X[:: max(1, len(X) // _MOST_ROWS)]
     found: dict[str, list[str]] = {}
-    bounded = [
-        low is not None or high is not None
-        for low, high in zip(columns.lower, columns.upper, strict=True)
-    ]
     for j in np.flatnonzero(np.array(columns.step) == 0).tolist():
         kind = _kind(X[:, j])
-        if kind is not None and not (kind[0] == "tail" and bounded[j]):
+        if kind is not None and (kind[0] != "tail" or columns.unbounded[j]):
             found.setdefault(kind[0], []).append(names[j] + kind[1])
     return tuple(
         f"column(s) {_listed(found[kind])} {told}" for kind, told in _TOLD.items() if kind in found
@@ -57,7 +52,10 @@ _TOLD = {
         "have many rows on one value: that has no density; leave these rows out, or say in a "
         "column of `condition` which they are"
     ),
-    "tail": "have very heavy tails: their logarithm (bounds with one end) is easier to fit",
+    "tail": (
+        "have very heavy tails, easier to fit with arcsinh='auto', or by their logarithm (bounds "
+        "with one end)"
+    ),
 }
 
 
@@ -78,7 +76,4 @@ def _kind(x: Float[np.ndarray, " n"]) -> tuple[str, str] | None:
     most = int(counts.argmax())
     if counts[most] >= max(_LEAST, _MASS * len(x)):
         return "mass", f" ({counts[most] / len(x):.0%} at {values[most]:g})"
-    low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
-    if high > low and np.abs(x - middle).max() > _TAIL * (high - low):
-        return "tail", ""
-    return None
+    return ("tail", "") if heavy_tailed(x) else None

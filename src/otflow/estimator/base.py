@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.certificates.course import Course
+from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.estimator.fitting import Fitted, fit_flow
 from otflow.estimator.settings import DECIDED, Settings
@@ -42,6 +44,7 @@ SHAPING = (
     "standardize",
     "bounds",
     "dequantize",
+    "arcsinh",
 )  # settings that the fitted weights depend on: a continuation keeps them, and the target
 
 
@@ -56,6 +59,9 @@ class TabularEstimator(
     flow_: Flow
     standardizer_: Standardizer
     column_map_: ColumnMap
+    bounds: Any
+    dequantize: Any
+    arcsinh: Any
     dtype: Any
     target: Any
     natural_iter: int
@@ -141,6 +147,17 @@ class TabularEstimator(
     def _settings(self) -> Settings:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
         return Settings(**values)
+
+    def _column_map(self, X: Float[np.ndarray, "n d"]) -> ColumnMap:
+        """The columns' maps that the settings ask for and the rows decide."""
+        return make_column_map(self.bounds, self.dequantize, X, self.columns_, self.arcsinh)
+
+    def _know(self, dim: int, names: Sequence[str] | None = None) -> None:
+        """Number and names of the columns, where what is fitted is no array."""
+        self.n_features_in_ = dim
+        self.__dict__.pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
 
     def _refuse(self, kind: str, **expected: Any) -> None:
         """Raise ValueError where a setting is of no use with a kind of data."""

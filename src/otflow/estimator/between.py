@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.data.beside import DataRows
+from otflow.data.columns import BY_COLUMN
 from otflow.data.conditions import check_condition, refuse_condition
 from otflow.data.preprocessing import Standardizer, constant_columns
 from otflow.estimator.ends import check_density, density_given, density_of, mixture
@@ -93,7 +94,7 @@ def transport_between(
     check_count("max_components", max_components)
     check_count("seed", seed, 0)
     _check_growth(growth, mass_x, mass_y, density_x)
-    taken = {"target", "standardize", "random_state", "bounds", "dequantize"} & set(settings)
+    taken = {"target", "standardize", "random_state", *BY_COLUMN} & set(settings)
     if taken:
         raise ValueError(f"settings: expected none of {sorted(taken)}, which are decided here.")
     watch = {f.name: settings.pop(f.name) for f in dataclasses.fields(Watch) if f.name in settings}

@@ -40,8 +40,8 @@ class OTFlowChain(OTFlow):
             between the laws before and after it by construction.
         max_iter: most optimiser steps a block.
         beta, width, batch_size, learning_rate, weight_decay, patience, validation_fraction,
-        random_state, dtype, standardize, bounds, dequantize, verbose: as in `OTFlow`, of every
-            block; beta is 0 by default.
+        random_state, dtype, standardize, bounds, dequantize, arcsinh, verbose: as in `OTFlow`, of
+            every block; beta is 0 by default.
 
     Attributes:
         blocks_: what each block came to, see `otflow.estimator.blocks.Block`.
@@ -75,6 +75,7 @@ class OTFlowChain(OTFlow):
         standardize: bool = True,
         bounds: Any = None,
         dequantize: Any = None,
+        arcsinh: Any = None,
         verbose: bool = True,
     ):
         super().__init__(
@@ -92,6 +93,7 @@ class OTFlowChain(OTFlow):
             standardize=standardize,
             bounds=bounds,
             dequantize=dequantize,
+            arcsinh=arcsinh,
             verbose=verbose,
         )
         self.blocks = blocks

@@ -93,7 +93,7 @@ def check_density(
     names: tuple[str, ...] | None,
     name: str = "density",
 ) -> None:
-    """A fitted model of Y, of its columns and conditions, without bounds and rounding.
+    """A fitted model of Y, of its columns and conditions, without bounds, arcsinh and rounding.
 
     Raises:
         ValueError, TypeError: it is not.
@@ -110,4 +110,5 @@ def check_density(
         told = f"expected a model of {', '.join(names)}; got one of {', '.join(known)}"
         raise ValueError(f"{name}: {told}.")
     if not density.column_map_.is_identity:
-        raise ValueError(f"{name}: expected a model without bounds and rounding; got some.")
+        told = "expected a model without bounds, arcsinh and rounding; got some"
+        raise ValueError(f"{name}: {told}.")

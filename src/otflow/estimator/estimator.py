@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from otflow.data.beside import check_mapped, check_prepared, check_validation, divide, read_rows
-from otflow.data.columns import make_column_map
 from otflow.data.preprocessing import ColumnMap, Standardizer
 from otflow.data.quirks import warn_of_quirks
 from otflow.data.shards import ShardedTable
@@ -75,6 +74,8 @@ class OTFlow(JudgedEstimator):
         dequantize: "auto" finds integer and rounded columns, a number is a rounding step for all
             columns, a dictionary has the steps by column. Training adds uniform noise over x -+
             step / 2; `sample` rounds. See `log_mass_bound`.
+        arcsinh: "auto" finds columns with heavy tails; or column -> scale > 0 in its units, or None
+            for half its interquartile range: trained on as arcsinh((x - median) / scale).
         warm_start: `fit` goes on from the fitted weights, see `partial_fit`.
         target: an object of `otflow.targets`, in the space the flow is trained in; None is the
             standard normal.
@@ -87,7 +88,7 @@ class OTFlow(JudgedEstimator):
     Attributes:
         flow_: the trained `Flow`, in the standardised space.
         standardizer_: the affine map to that space, after column_map_.
-        column_map_: the columns' bounds and rounding steps.
+        column_map_: the columns' bounds, rounding steps, and centres and scales of arcsinh.
         history_: one entry a validation of the last fit, see `otflow.training.TrainingResult`.
         n_iter_: optimiser steps behind the weights that were kept; 0 where the start was best.
         status_: why training stopped.
@@ -121,6 +122,7 @@ class OTFlow(JudgedEstimator):
         standardize: bool = True,
         bounds: Any = None,
         dequantize: Any = None,
+        arcsinh: Any = None,
         warm_start: bool = False,
         target: AbstractTarget | None = None,
         potential: str | None = None,
@@ -148,6 +150,7 @@ class OTFlow(JudgedEstimator):
         self.standardize = standardize
         self.bounds = bounds
         self.dequantize = dequantize
+        self.arcsinh = arcsinh
         self.warm_start = warm_start
         self.target = target
         self.potential = potential
@@ -169,7 +172,7 @@ class OTFlow(JudgedEstimator):
             X: (n, d) finite numbers, n >= 2, no constant column; or a `ShardedTable`, whose files
                 are streamed through with bounded memory, and of which at most about 16,384 rows
                 are held out. A stream takes none of the other arguments but `watch`, and neither
-                bounds, dequantize, natural_iter nor warm_start.
+                bounds, dequantize, arcsinh, natural_iter nor warm_start.
             y: ignored.
             X_val: (l, d) rows for early stopping; by default a share of X is held out.
             condition: (n, k) finite numbers: the flow is then one density of x for every c, and
@@ -208,7 +211,7 @@ class OTFlow(JudgedEstimator):
     ) -> "OTFlow":
         """Go on for up to `max_iter` steps from the fitted weights; the first call is `fit`.
 
-        Scalers, bounds and rounding steps stay those of the first fit, so units do not move.
+        Scalers and what columns are mapped by stay those of the first fit, so units do not move.
         Optimiser and learning-rate schedule start afresh; `history_`, `n_iter_` and `status_` are
         those of the last call. On its validation rows the result is never worse than the start.
         An integer `random_state` holds out the same rows of the same X again.
@@ -217,8 +220,8 @@ class OTFlow(JudgedEstimator):
             All as in `fit`; columns may be constant.
 
         Raises:
-            ValueError: width, depth, scheme, n_steps, base, dtype, standardize, bounds, dequantize
-                or target are no longer those of the first fit; and as `fit`.
+            ValueError: width, depth, scheme, n_steps, base, dtype, standardize, bounds, dequantize,
+                arcsinh or target are no longer those of the first fit; and as `fit`.
         """
         again = self.__sklearn_is_fitted__()
         return self._fit(again, X, X_val, condition, condition_val, sample_weight, watch)
@@ -250,7 +253,7 @@ class OTFlow(JudgedEstimator):
             self._check_continuation(target)
             columns = self.column_map_
         else:
-            columns = make_column_map(self.bounds, self.dequantize, rows.x, self.columns_)
+            columns = self._column_map(rows.x)
         check_mapped(columns, self.columns_, X=rows, X_val=val)
         seed = self._seed(self.random_state)
         given = rows.x
@@ -274,13 +277,10 @@ class OTFlow(JudgedEstimator):
             return self._keep(fitted, columns, *scalers, names)
 
     def _fit_stream(self, table: ShardedTable, settings: Settings, watch: Watch) -> "OTFlow":
-        self._refuse("a ShardedTable", bounds=None, dequantize=None, natural_iter=0)
+        self._refuse("a ShardedTable", bounds=None, dequantize=None, arcsinh=None, natural_iter=0)
         target = settings.make_target(table.dim)
         seed = self._seed(self.random_state)
-        self.n_features_in_ = table.dim
-        self.__dict__.pop("feature_names_in_", None)
-        if table.names is not None:
-            self.feature_names_in_ = np.array(table.names, dtype=object)
+        self._know(table.dim, table.names)
         with precision(self.dtype):
             material, scaler = of_stream(table, settings, seed)
             fitted = self._train(settings, material, target, seed, watch)
@@ -308,8 +308,8 @@ class OTFlow(JudgedEstimator):
             raise TypeError(
                 f"density: expected an object of otflow.targets; got {type(density).__name__}."
             )
-        self._refuse("a density", bounds=None, dequantize=None)
-        self.n_features_in_ = density.dim
+        self._refuse("a density", bounds=None, dequantize=None, arcsinh=None)
+        self._know(density.dim)
         target = settings.make_target(density.dim)
         seed = self._seed(self.random_state)
         with precision(self.dtype):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from otflow.data.columns import as_set, check_on_grid, named
+from otflow.data.columns import BY_COLUMN, as_set, check_on_grid, named
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.normalisation import Integral, doubt
 from otflow.model.model import Model, package_versions
@@ -105,13 +105,21 @@ class FittedEstimator(TabularEstimator):
         return np.where(columns.inside(X).all(axis=1), mass, -np.inf)
 
     def score(self, X: Any, y: Any = None, condition: Any = None) -> float:
-        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name."""
+        """Mean log-density of the rows, nats; y is ignored, a condition is given by its name.
+
+        It is -inf where one row has no density, with a warning: how many, the mean of the others.
+        """
         if y is not None and condition is None and self.n_conditions_:
             raise ValueError(
                 "condition: expected one by its name, score(X, condition=C); got it as y, which "
                 "scikit-learn passes and which is ignored."
             )
-        return float(self.score_samples(X, condition).mean())
+        scores = self.score_samples(X, condition)
+        some = scores[np.isfinite(scores)]
+        others = f"; that of the others is {some.mean():.4f} nats" if some.size else ""
+        why = f"the mean over all is -inf{others}"
+        _warn_rows(scores.size - some.size, scores.size, "have no density", why, stacklevel=3)
+        return float(scores.mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:
         """Draws from the flow in the data's own units, shape (n_samples, d), float64.
@@ -241,12 +249,12 @@ class FittedEstimator(TabularEstimator):
         settings = {k: v for k, v in self.get_params().items() if k != "target"}
         if not isinstance(self.random_state, (int, np.integer)):
             settings["random_state"] = None
-        for name in ("bounds", "dequantize"):
+        for name in BY_COLUMN:
             settings[name] = named(settings[name], self.columns_)
         training: dict[str, Any] = {"history": plain(self.history_), "n_iter": self.n_iter_}
         training |= {"status": self.status_, "decided": self.decided_, "n_train": self.n_train_}
         # as they were set: the settings have columns by name, and no target
-        training["set"] = {name: as_set(getattr(self, name)) for name in ("bounds", "dequantize")}
+        training["set"] = {name: as_set(getattr(self, name)) for name in BY_COLUMN}
         training["set"]["own_target"] = self.target is not None
         if self.integral_ is not None:
             training["integral"] = dataclasses.astuple(self.integral_)
@@ -261,6 +269,6 @@ class FittedEstimator(TabularEstimator):
         save_model(path, model)
 
 
-def _warn_rows(bad: int, n: int, what: str, why: str) -> None:
+def _warn_rows(bad: int, n: int, what: str, why: str, stacklevel: int = 4) -> None:
     if bad:
-        warnings.warn(f"{bad} of {n} rows {what}: {why}.", UserWarning, stacklevel=4)
+        warnings.warn(f"{bad} of {n} rows {what}: {why}.", UserWarning, stacklevel)

@@ -99,7 +99,8 @@ def from_line(
     parts, log_det = [], jnp.zeros(y.shape[0], y.dtype)
     if columns.is_identity:
         return y, log_det
-    for j, (low, high) in enumerate(zip(columns.lower, columns.upper, strict=True)):
+    tails = columns.arcsinh or (None,) * len(columns.step)
+    for j, (low, high, at) in enumerate(zip(columns.lower, columns.upper, tails, strict=True)):
         v = y[:, j]
         if low is not None and high is not None:
             both = jax.nn.log_sigmoid(v) + jax.nn.log_sigmoid(-v)
@@ -109,6 +110,10 @@ def from_line(
             log_det, v = log_det + v, low + jnp.exp(v)
         elif high is not None:
             log_det, v = log_det - v, high - jnp.exp(-v)
+        elif at is not None:
+            far = jnp.abs(v)  # log cosh without overflow
+            log_det = log_det + far + jnp.log1p(jnp.exp(-2 * far)) + np.log(at[1] / 2)
+            v = at[0] + at[1] * jnp.sinh(v)
         parts.append(_inside(v, low, high))
     return jnp.stack(parts, axis=1), log_det
 

@@ -17,7 +17,7 @@ def export_program(model: Model, what: What = "forward") -> bytes:
     """The program of one map with its weights, serialised by `jax.export`.
 
     Args:
-        model: unconditional, without bounds and rounding steps: programs know none.
+        model: unconditional, without bounds, arcsinh and rounding steps: programs know none.
         what: "forward" takes rows in the data's own units to the target, "inverse" the way back,
             "log_prob" gives the rows' log-density in nats and the data's own units.
 
@@ -38,7 +38,7 @@ def export_program(model: Model, what: What = "forward") -> bytes:
     if flow.condition_dim:
         raise ValueError("model: expected an unconditional one; fix the condition with `given`.")
     if not model.chart.is_identity:
-        raise ValueError("column_map: expected no bounds and no rounding steps; got some.")
+        raise ValueError("column_map: expected no bounds, arcsinh or rounding steps; got some.")
     require("flatbuffers", "export")
     from jax import export
 

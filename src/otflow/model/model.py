@@ -46,7 +46,7 @@ class Model:
         settings, training: of the estimator, as model files keep them.
         condition: the affine map of a condition's columns.
         condition_columns: their names, where they had some.
-        column_map: bounds and rounding steps; None where there are none.
+        column_map: bounds, arcsinh and rounding steps; None where there are none.
         versions: of the packages that trained it; empty where nothing says so.
     """
 
@@ -67,7 +67,7 @@ class Model:
 
     @property
     def chart(self) -> ColumnMap:
-        """The bounds and rounding steps, the identity where there are none."""
+        """What columns are mapped by first, the identity where nothing is."""
         return self.column_map or ColumnMap.identity(self.flow.dim)
 
     @property

@@ -43,6 +43,8 @@ from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 FORMAT_VERSION = 2
 _ENTRY = "otflow"  # of the header's metadata
 DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+_ADDED: dict[str, dict[str, Any]] = {"ColumnMap": {"arcsinh": ()}}
+"""Fields that older files lack, with what they then are; files of that value lack them too."""
 _Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
 _CLASSES: dict[str, type[eqx.Module]] = {
     cls.__name__: cls
@@ -227,10 +229,11 @@ def encode(node: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
         name = type(node).__name__
         if _CLASSES.get(name) is not type(node):
             raise TypeError(f"model files do not know the class {type(node).__qualname__}.")
-        fields = {
-            f.name: encode(getattr(node, f.name), f"{path}.{f.name}", tensors)
-            for f in dataclasses.fields(node)
-        }
+        values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+        for field, older in _ADDED.get(name, {}).items():
+            if values[field] == older:
+                del values[field]
+        fields = {k: encode(value, f"{path}.{k}", tensors) for k, value in values.items()}
         return {"class": name, "fields": fields}
     if isinstance(node, tuple):
         return {"tuple": [encode(v, f"{path}.{i}", tensors) for i, v in enumerate(node)]}
@@ -253,9 +256,12 @@ def decode(spec: dict[str, Any], tensors: dict[str, np.ndarray], numpy: bool = F
         raise ValueError(f"unknown class {spec['class']!r}")
     cls = _CLASSES[spec["class"]]
     names = [f.name for f in dataclasses.fields(cls)]
-    if set(names) != set(spec["fields"]):
+    older = {k: v for k, v in _ADDED.get(cls.__name__, {}).items() if k not in spec["fields"]}
+    if set(names) != {*spec["fields"], *older}:
         raise ValueError(f"fields of {cls.__name__}: expected {names}; got {list(spec['fields'])}")
     built = object.__new__(cls)
+    for name, value in older.items():
+        object.__setattr__(built, name, value)
     for name, value in spec["fields"].items():
         object.__setattr__(built, name, decode(value, tensors, numpy))
     _check_fields(built)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from otflow.data.columns import check_inside
 from otflow.flow.objective import nll
 from otflow.parallel.batching import map_rows
 from otflow.support.precision import precision
@@ -26,11 +27,13 @@ class Carried:
         x: in the data's own units; rounded columns with seeded noise over their cells.
         z: in the space of the flow.
         y: T(z).
-        log_prob: nats, own units; -inf where the flow is not invertible.
+        log_prob: nats, own units, where the flow is invertible.
         transport, straightness: costs of every row, in the space of the flow.
         valid: whether the flow is invertible there.
         drawn: numbers of the rows that are shown, at most `DRAWN`, chosen with the seed.
         samples: draws from the model, own units; the rows themselves where none were given.
+        without: how many rows more have no density, so that nothing is said of them: they lie
+            outside the bounds, or too far out for the flow's precision.
         seed: of all that is random in it.
     """
 
@@ -44,6 +47,7 @@ class Carried:
     valid: Bool[np.ndarray, " n"]
     drawn: Int[np.ndarray, " k"]
     samples: Float[np.ndarray, "m d"]
+    without: int
     seed: int
 
     @property
@@ -56,20 +60,29 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
     """Carry rows, or draws where X is None, through a fitted unconditional `OTFlow`.
 
     Raises:
-        ValueError: rows outside the model's bounds.
+        ValueError: no row has a density under the model.
     """
     samples = _samples(model, SAMPLES if X is None else min(SAMPLES, max(len(X), 100)), seed)
     own = model.model_
     x = samples if X is None else own.chart.dequantize(X, np.random.default_rng(seed))
-    z = own.to_flow(x)
+    given = len(x)
+    inside = own.chart.inside(x).all(axis=1)
+    if not inside.any():
+        check_inside(own.chart, x, own.names)
+    z = own.to_flow(x[inside])
 
     def push(rows: np.ndarray) -> tuple[Any, ...]:
-        pushed = own.flow.push(rows)
-        with precision(model.dtype):
+        with np.errstate(over="ignore", invalid="ignore"), precision(model.dtype):
+            pushed = own.flow.push(rows)
             log_prob = -nll(own.flow.target, pushed)
         return pushed.points, log_prob, pushed.transport, pushed.straightness, pushed.valid
 
-    y, log_prob, transport, straightness, valid = map_rows(push, z, _BATCH)
+    found = map_rows(push, z, _BATCH)
+    kept = np.isfinite(found[0]).all(axis=1) & (np.isfinite(found[1]) | ~found[4])
+    if not kept.any():
+        raise ValueError("X: expected rows that have a density under the model; got none.")
+    y, log_prob, transport, straightness, valid = (part[kept] for part in found)
+    x, z = x[inside][kept], z[kept]
     units = own.standardizer.log_det + own.chart.log_det(x)
     chosen = np.random.default_rng([seed, 1]).permutation(len(x))[:DRAWN]
     return Carried(
@@ -83,6 +96,7 @@ def carry(model: Any, X: Float[np.ndarray, "n d"] | None, seed: int) -> Carried:
         valid,
         np.sort(chosen),
         samples,
+        given - len(x),
         seed,
     )
 

@@ -133,11 +133,10 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
     target = type(model.flow_.target).__name__
     if isinstance(model.flow_.target, StandardNormal):
         target = "standard normal N(0, I)"
-    rounded = sum(step > 0 for step in model.column_map_.step)
-    bounded = sum(
-        a is not None or b is not None
-        for a, b in zip(model.column_map_.lower, model.column_map_.upper, strict=True)
-    )
+    columns = model.column_map_
+    rounded = sum(step > 0 for step in columns.step)
+    tails = sum(at is not None for at in columns.arcsinh)
+    bounded = len(columns.step) - sum(columns.unbounded) - tails
     steps = f"{model.scheme}, {model.flow_.scheme.n_steps} time steps"
     depth = "convex stages" if model.flow_.potential.bijective else f"depth {model.depth}"
     network = f"width {model.used('width')}, {depth}, base {model.base or 'none'}"
@@ -152,7 +151,7 @@ def _training_section(model: Any, versions: Mapping[str, str] | None) -> Section
         ("Stopped", f"{_STATUS.get(model.status_, model.status_)}; kept iteration {model.n_iter_}"),
         ("Precision", str(np.dtype(model.dtype))),
         ("Columns standardised", "yes" if model.standardize else "no"),
-        ("Bounded, rounded columns", f"{bounded}, {rounded}"),
+        ("Bounded, rounded, arcsinh columns", f"{bounded}, {rounded}, {tails}"),
     ]
     if blocks := getattr(model, "blocks_", ()):
         told = (f"tau {block.tau:.3g}: {block.gain:+.3g} nats" for block in blocks)
@@ -244,8 +243,11 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     error = Estimate.of(nll).half
     moved = rows.displacement.mean()
     share = rows.straightness.mean() / moved if moved > 0 else 0.0
+    counted = f"{n:,}" if rows.given else f"{n:,} draws from the flow"
+    if rows.without:
+        counted += f"; {rows.without:,} more have no density and are left out everywhere"
     facts = [
-        ("Rows", f"{n:,}" + ("" if rows.given else " draws from the flow")),
+        ("Rows", counted),
         ("nll", f"{plus_minus(nll.mean() if len(nll) else math.nan, error)} nats (95 %)"),
         ("Transport", f"{number(rows.transport.mean())} squared units of the flow's space"),
         (

@@ -7,7 +7,7 @@ dense system, so it is for potentials of up to a few thousand parameters.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -171,6 +171,15 @@ def start_state(flat: Float[Array, " p"]) -> NaturalState:
     return NaturalState(flat, fisher, moments, none, none)
 
 
+@hot_jit
+def _step(state: NaturalState, x: Rows, pieces: Any, config: NaturalConfig) -> NaturalState:
+    """`natural_step`; descents of a shape share its program, so that a second compiles nothing."""
+    params, static, *others = pieces
+    unravel = ravel_pytree(params)[1]
+    model = PointModel(lambda flat: eqx.combine(unravel(flat), static), *others)
+    return natural_step(model, config, config.alpha, state, x)
+
+
 class NaturalDescent:
     """Natural-gradient steps on a potential's trainable parameters, one call a step.
 
@@ -203,8 +212,7 @@ class NaturalDescent:
             )
         self.config, self.state = config, start_state(flat)
         self._join = lambda flat: eqx.combine(unravel(flat), static)
-        model = PointModel(self._join, scheme, target, log_density)
-        self._step = hot_jit(lambda state, x: natural_step(model, config, config.alpha, state, x))
+        self._pieces = params, static, scheme, target, log_density
 
     @property
     def potential(self) -> AbstractPotential:
@@ -223,7 +231,7 @@ class NaturalDescent:
 
     def step(self, x: Float[Array, "n d"] | Rows) -> None:
         """One step on a batch (see `natural_step`)."""
-        self.state = self._step(self.state, x)
+        self.state = _step(self.state, as_rows(x), self._pieces, self.config)
 
 
 def _chunks(rows: Rows) -> tuple[Rows, int]:

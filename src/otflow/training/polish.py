@@ -84,8 +84,8 @@ class _Natural(AbstractPhase):
         self.patience = _PATIENCE if log_density is None else None
         self._draw, self._alpha = draw, config.alpha
         self._shares = x_val.weighted(equal_shares(x_val))
-        self._costs = eqx.filter_jit(lambda p: _point_costs(p, scheme, target, x_val))
-        self._log_density = None if log_density is None else eqx.filter_jit(log_density)(x_val.x)
+        self._target, self._x_val = target, x_val
+        self._log_density = None if log_density is None else _values(log_density, x_val.x)
         self._failed = 0  # steps until the last validation that were not taken
 
     def advance(self) -> None:
@@ -97,7 +97,7 @@ class _Natural(AbstractPhase):
     def judge(self) -> Judged:
         """Costs on the validation rows, with the control variate in the objective."""
         descent = self._descent
-        found = self._costs(descent.potential)
+        found = _point_costs(descent.potential, self.scheme, self._target, self._x_val)
         terms = found.nll
         if self._log_density is not None:
             terms = controlled(terms + self._log_density)
@@ -127,6 +127,12 @@ class _Natural(AbstractPhase):
         return "no_step" if tried and self._descent.failed == tried else status
 
 
+@eqx.filter_jit
+def _values(function: Callable[[Array], Array], x: Array) -> Array:
+    return function(x)
+
+
+@eqx.filter_jit
 def _point_costs(
     potential: AbstractPotential, scheme: AbstractScheme, target: AbstractTarget, rows: Rows
 ) -> Costs:
