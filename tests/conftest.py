@@ -23,9 +23,8 @@ from tests.helpers import OFFICIAL, load_official
 from tests.models import Trained
 
 # Tests compile more than they compute, so programs are compiled quickly, not well, and kept in a
-# folder a worker under build/ that its subprocesses share and the next run finds.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-COMPILED = Path(__file__).resolve().parents[1] / "build" / "compiled" / _WORKER
+# folder under build/ that all processes share and the next run finds.
+COMPILED = Path(__file__).resolve().parents[1] / "build" / "compiled"
 _MOST_BYTES = 2**30
 SETTINGS = {
     "jax_disable_most_optimizations": True,
