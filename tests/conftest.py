@@ -37,7 +37,7 @@ if jaxlib.version.__version_info__ < (0, 10):  # a third less time; unknown sinc
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
 if COMPILED.exists() and sum(f.stat().st_size for f in COMPILED.iterdir()) > _MOST_BYTES:
-    shutil.rmtree(COMPILED)
+    shutil.rmtree(COMPILED, ignore_errors=True)
 for name, value in SETTINGS.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
