@@ -74,7 +74,7 @@ def test_one_version_everywhere(site):
 
     version = re.escape(otflow.__version__)
     for name, pattern in (
-        ("pyproject.toml", rf'^version = "{version}"$'),
+        ("src/otflow/__init__.py", rf'^__version__ = "{version}"$'),
         ("CITATION.cff", rf"^version: {version}$"),
         ("docs/bibliography.md", rf"version = \{{{version}\}}"),
     ):

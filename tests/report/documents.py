@@ -13,7 +13,7 @@ import pytest
 
 import otflow.estimator.fitting
 from otflow import OTFlow
-from otflow.certificates.certificate import BudgetItem, Certificate, Line
+from otflow.certificates.certificate import BudgetItem, Certificate, Finding, Line
 from otflow.datasets import toy
 from otflow.studies.cell import Cell
 from otflow.studies.runner import _writer
@@ -34,7 +34,7 @@ CERTIFICATE = Certificate(
         Line("straightness", 0.01, (None, 0.02), "estimated", "squared units", "straight"),
     ),
     (BudgetItem("penalty", 0.3, "raise alpha"), BudgetItem("inverse", float("nan"), "float64")),
-    ("paths are not straight",),
+    (Finding("paths are not straight"),),
     0,
     500,
     500,

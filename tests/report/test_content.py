@@ -112,7 +112,8 @@ class TestNumbers:
         np.testing.assert_allclose(found.log_prob, all_rows.log_prob[:-2], rtol=1e-5)
         rows = dict(_row_section(plane(), found, "the data").panels[0].rows)
         assert rows["Rows"] == "2,046; 2 more have no density and are left out everywhere"
-        assert rows["nll"].startswith(f"{-all_rows.log_prob[:-2].mean():.4g} ± ")
+        value = float(rows["nll"].split(" ± ")[0])
+        assert value == pytest.approx(-all_rows.log_prob[:-2].mean(), rel=1e-3)
         with pytest.raises(ValueError, match="X: expected rows that have a density"):
             carry(plane(), np.full(ROWS.shape, 1e39), 0)
 

@@ -165,8 +165,7 @@ def natural_step(
 
 def start_state(flat: Float[Array, " p"]) -> NaturalState:
     """Before the first step."""
-    p = flat.size
-    none = jnp.zeros((), jnp.int32)
+    p, none = flat.size, jnp.zeros((), jnp.int32)
     fisher, moments = jnp.zeros((p, p), flat.dtype), jnp.zeros(2, flat.dtype)
     return NaturalState(flat, fisher, moments, none, none)
 
@@ -248,8 +247,7 @@ def _share(model: PointModel, state: NaturalState, x: Rows) -> Float[Array, ""]:
         return jnp.zeros((), state.flat.dtype)
 
     def own() -> Float[Array, "2"]:
-        e = normalisers(model(state.flat, x)[0])
-        return _variate_moments(x, e)
+        return _variate_moments(x, normalisers(model(state.flat, x)[0]))
 
     moments = jax.lax.cond(state.iteration == 0, own, lambda: state.moments)
     return moments[0] / jnp.maximum(moments[1], jnp.finfo(state.flat.dtype).tiny)
@@ -297,10 +295,8 @@ def _measure(model: PointModel, alpha: float | Array, c: Array, flat: Array, x: 
 def _value(
     model: PointModel, alpha: float | Array, flat: Array, x: Rows
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """The batch's objective, and how many points are invalid: of the batch, around it, guard.
-
-    Invalid points count for nothing in the objective; the violation is part of it.
-    """
+    """The batch's objective, violation included, and how many points are invalid, which do not
+    count in it: of the batch, around it, guard."""
 
     def body(total: tuple[Array, Array], x: Rows) -> tuple[tuple[Array, Array], None]:
         n, points = x.n, Rows(x.x, condition=x.condition)
@@ -317,7 +313,7 @@ def _value(
 
 
 def _solve(fisher: Array, gradient: Array, damping: Array) -> tuple[Array, Array]:
-    """The natural direction, and the KL (nats) by which the full step would move the model."""
+    """The natural direction, and the KL (nats) by which it would move the model."""
     ridge = damping * jnp.mean(jnp.diagonal(fisher))
     matrix = fisher + ridge * jnp.eye(gradient.size, dtype=gradient.dtype)
     direction = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), gradient)
