@@ -22,6 +22,7 @@ from otflow.training import Watch
 
 History = dict[str, list[float]]
 _STOPPED = ("interrupted", "non_finite")
+_JOINT_RATE = 0.2  # of the blocks' learning rate: together they start where each has ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,14 @@ def _together(
     watch: Watch,
 ) -> FittedChain:
     """All blocks trained together, from where they are."""
-    alpha = strength(found.blocks)
-    settings = dataclasses.replace(found.settings, alpha=alpha, max_iter=plan.joint_iter)
+    rate = found.settings.learning_rate
+    assert rate is not None  # decided by the first block
+    settings = dataclasses.replace(
+        found.settings,
+        alpha=strength(found.blocks),
+        max_iter=plan.joint_iter,
+        learning_rate=_JOINT_RATE * rate,
+    )
     own = _watch_of(watch, "together", lambda row: chain.placed(row, 0))
     whole = dataclasses.replace(material, density=None)
     fitted = fit_flow(settings, whole, target, _seed(seed, 0), own, start=found.flow)
