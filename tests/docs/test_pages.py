@@ -19,12 +19,20 @@ _LONG = (
     "density",
     "single-cells",
 )
+_FITS = ("growth", "posterior")  # whose every block fits: what they show is tested in its own room
 LONG = [ROOT / "docs" / f"{name}.md" for name in _LONG]
+FITS = [ROOT / "docs" / f"{name}.md" for name in _FITS]
 PYTHON = [page for page in PAGES if page not in MEASURED and blocks(page)]
 
 
-@each_page([page for page in PYTHON if page not in LONG])
+@each_page([page for page in PYTHON if page not in LONG + FITS])
 def test_python_blocks_run(page, tmp_path, monkeypatch):
+    run_blocks(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@each_page(FITS)
+def test_python_blocks_that_fit_run(page, tmp_path, monkeypatch):
     run_blocks(page, tmp_path, monkeypatch)
 
 

@@ -79,7 +79,7 @@ def course(fitted):
     return {k: np.asarray(v).tobytes() for k, v in history.items() if k != "seconds"}
 
 
-@pytest.mark.parametrize("name", ["growth", "density"])
+@pytest.mark.parametrize("name", [pytest.param("growth", marks=pytest.mark.slow), "density"])
 def test_an_interrupted_fit_is_kept_and_goes_on(name, tmp_path):
     fit, kept = FITS[name], {"checkpoint": tmp_path / "c", "checkpoint_every": 25}
     with pytest.raises(KeyboardInterrupt) as stopped:
