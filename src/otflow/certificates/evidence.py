@@ -99,13 +99,13 @@ def weigh(
     """
     log_w = _read("log_weights", log_weights)
     far = log_w if wide is None else _read("wide", wide)
-    n, log_z = log_w.size, _log_mean(far)
+    n, log_z = log_w.size, log_mean(far)
     lines = (
         _log_z(log_z, np.exp(far - log_z), confidence, "" if wide is None else " of a wider law"),
         _jensen(log_w, confidence),
         _kl(log_w - log_z, confidence),
     )
-    w = np.exp(log_w - _log_mean(log_w))  # of mean 1
+    w = np.exp(log_w - log_mean(log_w))  # of mean 1
     ess, k = float(n / np.mean(w**2)), pareto_k(log_w)
     return Evidence(ess, k, lines, tuple(_findings(ess / n, k)), n)
 
@@ -119,7 +119,8 @@ def _read(name: str, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]
     return log_w
 
 
-def _log_mean(log_w: Float[np.ndarray, " n"]) -> float:
+def log_mean(log_w: Float[np.ndarray, " n"]) -> float:
+    """log of the mean weight."""
     return float(logsumexp(log_w) - math.log(log_w.size))
 
 

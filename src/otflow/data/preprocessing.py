@@ -110,10 +110,14 @@ class ColumnMap(eqx.Module):
         return {*self.lower, *self.upper, *self.arcsinh} <= {None} and not any(self.step)
 
     @property
+    def tails(self) -> tuple[tuple[float, float] | None, ...]:
+        """`arcsinh` with an entry for every column, always."""
+        return self.arcsinh or (None,) * len(self.step)
+
+    @property
     def unbounded(self) -> tuple[bool, ...]:
         """Which columns are y = x, but for rounding."""
-        tails = self.arcsinh or (None,) * len(self.step)
-        each = zip(self.lower, self.upper, tails, strict=True)
+        each = zip(self.lower, self.upper, self.tails, strict=True)
         return tuple(found == (None, None, None) for found in each)
 
     def inside(self, x: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, "n d"]:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.special import logsumexp
 
+from otflow.certificates.evidence import log_mean
 from otflow.data.batches import NormalBatches
 from otflow.data.columns import make_column_map
 from otflow.data.rows import Rows
@@ -238,7 +238,7 @@ def _log_z(known: OnLine, gaussian: GaussianStart, seed: int) -> tuple[float, fl
     log_q = StandardNormal(d).log_prob(z) - np.linalg.slogdet(gaussian.factor)[1]
     log_w = np.asarray(eqx.filter_jit(known)(y) - log_q, np.float64)
     log_w = np.where(np.isfinite(log_w), log_w, -np.inf)
-    value = float(logsumexp(log_w) - np.log(len(log_w)))
+    value = log_mean(log_w)
     w = np.exp(log_w - value)
     return value, float(w.std() / np.sqrt(len(w)))
 

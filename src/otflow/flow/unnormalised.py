@@ -99,8 +99,8 @@ def from_line(
     parts, log_det = [], jnp.zeros(y.shape[0], y.dtype)
     if columns.is_identity:
         return y, log_det
-    tails = columns.arcsinh or (None,) * len(columns.step)
-    for j, (low, high, at) in enumerate(zip(columns.lower, columns.upper, tails, strict=True)):
+    each = zip(columns.lower, columns.upper, columns.tails, strict=True)
+    for j, (low, high, at) in enumerate(each):
         v = y[:, j]
         if low is not None and high is not None:
             both = jax.nn.log_sigmoid(v) + jax.nn.log_sigmoid(-v)

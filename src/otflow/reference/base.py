@@ -46,6 +46,12 @@ class AbstractReference(abc.ABC):
     def map(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         """The optimal map T of this alpha at the points x."""
 
+    def jacobian(self, x: Float[np.ndarray, "n d"], step: float) -> Float[np.ndarray, "n d d"]:
+        """dT_i/dx_j at the points x, by central differences over `step`."""
+        moved = step * np.eye(self.dim)
+        slopes = [(self.map(x + by) - self.map(x - by)) / (2 * step) for by in moved]
+        return np.stack(slopes, axis=2)
+
     @abc.abstractmethod
     def from_scores(self, scores: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         """The points of rho0 at standard normal scores: random, or spread evenly."""

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from otflow.support.html import within
+
 Role = Literal["data", "model", "target", "other", "exact"]
 Mark = Literal["points", "line", "dashes", "both", "bars"]
 
@@ -137,6 +139,12 @@ class Interval:
     low: float
     high: float
     truth: float | None = None
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Both ends as texts."""
+        _, low, high = within(self.low, self.low, self.high)
+        return low, high
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from otflow.report.layout import LABEL, LEGEND, TITLE, mosaic, shortened
 from otflow.report.symbols import plain
 from otflow.support.extras import require
 from otflow.support.files import atomic_path
-from otflow.support.html import number, within
+from otflow.support.html import number
 
 COLOURS: dict[Role, str] = {  # Okabe and Ito's, and ink
     "data": "#0072b2",
@@ -192,8 +192,7 @@ def _(panel: Brackets, figure: Any) -> None:
         label = "bracket" if row == 0 else None
         ends = [interval.low, interval.high]
         axis.plot(ends, [row, row], "|-", color=COLOURS["model"], lw=4, ms=16, mew=2, label=label)
-        told = within(interval.low, interval.low, interval.high)[1:]
-        for value, text, side in zip(ends, told, ("right", "left"), strict=True):
+        for value, text, side in zip(ends, interval.ends, ("right", "left"), strict=True):
             _note(axis, value, text, row, (-6 if side == "right" else 6, 0), side)
         if interval.truth is not None:
             axis.plot([interval.truth], [row], "x", color="black", label="exact value", zorder=3)

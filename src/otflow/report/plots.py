@@ -25,7 +25,7 @@ from otflow.report.content import (
 )
 from otflow.report.layout import LABEL, mosaic, shortened
 from otflow.report.symbols import indices
-from otflow.support.html import number, within
+from otflow.support.html import number
 
 Figure = dict[str, Any]
 SYMBOLS: dict[Role, str] = {
@@ -143,14 +143,13 @@ def _(panel: Brackets) -> Figure:
     data = []
     for interval in panel.intervals:
         row = _text(interval.name)
-        told = within(interval.low, interval.low, interval.high)[1:]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers+text",
                 "x": _numbers([interval.low, interval.high]),
                 "y": [row, row],
-                "text": list(told),
+                "text": list(interval.ends),
                 "textposition": ["bottom left", "bottom right"],
                 "line": {"color": "@model", "width": 6},
                 "marker": {"color": "@model", "symbol": "line-ns-open", "size": 20},

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from otflow.studies.cell import Cell
 from otflow.studies.verdicts import Statement, Verdict, verdict_at_least
 from otflow.support.html import plus_minus, table
 from otflow.support.jsontext import plain
-from otflow.support.statistics import Z95
+from otflow.support.statistics import Z95, Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +152,7 @@ class Group:
         values = self.values(name)
         if not np.isfinite(values).all():
             return math.nan
-        spread = 0.0
-        if (r := len(values)) > 1:
-            spread = values.std(ddof=1) / math.sqrt(r) * float(stdtrit(r - 1, 0.975)) / Z95
+        spread = Estimate.of_few(values).standard_error if len(values) > 1 else 0.0
         return float(np.hypot(spread, self.noise(name)))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from otflow.studies.cell import Cell
 from otflow.studies.result import (
@@ -17,7 +16,7 @@ from otflow.studies.result import (
     make_series,
 )
 from otflow.studies.verdicts import Statement, verdict_at_least
-from otflow.support.statistics import Z95
+from otflow.support.statistics import Z95, Estimate
 
 _COLUMNS = (
     "width",
@@ -98,10 +97,9 @@ def _falls(claim: str, grouped: dict[float, Group], name: str) -> Statement:
         if not np.isfinite(pairs).all():
             return Statement(claim, NOT_RESOLVED, "J is infinite for some flow: not invertible")
         difference = np.array([x - y for x, y in pairs])
-        r = len(difference)
-        steps.append(float(difference.mean()))
-        inflated = float(stdtrit(r - 1, 0.975)) / Z95 if r > 1 else math.inf
-        errors.append(inflated * difference.std(ddof=1) / math.sqrt(r) if r > 1 else math.inf)
+        fall = Estimate.of_few(difference)
+        steps.append(fall.mean)
+        errors.append(fall.standard_error)
     i = int(np.argmin(np.array(steps) / np.maximum(errors, 1e-300)))
     text = (
         f"least certain step {steps[i]:.2e} +- {Z95 * errors[i]:.1e}, "
