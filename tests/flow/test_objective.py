@@ -7,12 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otflow.flow.objective import Costs, controlled, costs, kl_terms, normalisers
+from otflow.flow.objective import (
+    TAIL,
+    Controlled,
+    Costs,
+    controlled,
+    costs,
+    kl_terms,
+    normalisers,
+    variate_share,
+)
 from otflow.potentials import GaussianBase, ResNetPotential
 from otflow.reference import gaussian
 from otflow.schemes import RK4
 from otflow.targets import GaussianMixture, StandardNormal
+from tests.fakes import Translation
 from tests.helpers import random_resnet
+from tests.training.glide import Glide
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -164,3 +175,49 @@ class TestTermsOfTheKL:
         assert found[3] == np.inf
         assert np.isfinite(np.delete(found, 3)).all()
         np.testing.assert_array_equal(np.asarray(normalisers(jnp.asarray(u)))[3], 0)
+
+
+class TestControlled:
+    """A translation of a Gaussian start that is not normal at its end."""
+
+    MEAN, COV = np.array([0.3, -0.2]), np.diag([1.2, 0.9])
+    START = GaussianMixture([1.0], [MEAN], [COV])
+
+    def terms(self, share, x):
+        target = StandardNormal(2)
+        given = Controlled(target, self.START, jnp.asarray(share))
+        plain, found = (
+            np.asarray(costs(Translation(np.zeros(2)), Glide(1), aim, x).nll)
+            for aim in (target, given)
+        )
+        return plain, found, plain + np.asarray(self.START.log_prob(x))
+
+    def test_it_adds_what_has_mean_zero(self):
+        x, weights = gauss_hermite(self.MEAN, self.COV)
+        plain, found, u = self.terms(0.7, x)
+        straight = np.exp(TAIL) * (1 - TAIL - u)
+        np.testing.assert_allclose(
+            found, plain + 0.7 * (np.where(u > -TAIL, np.exp(-u), straight) - 1), rtol=1e-10
+        )
+        assert weights @ np.exp(-u) == pytest.approx(1, abs=1e-7)  # 24 nodes
+        assert weights @ found == pytest.approx(weights @ plain, abs=1e-7)  # 24 nodes
+
+    def test_scores_weigh_one_less_the_share_of_their_ratio(self):
+        x = self.MEAN + np.random.default_rng(0).standard_normal((5, 2))
+
+        def score(share, point):
+            given = Controlled(StandardNormal(2), self.START, jnp.asarray(share))
+            return jax.grad(lambda m: costs(Translation(m), Glide(1), given, point[None]).nll[0])(
+                jnp.zeros(2)
+            )
+
+        plain, found = (jax.vmap(functools.partial(score, c))(jnp.asarray(x)) for c in (0.0, 0.7))
+        u = self.terms(0.0, x)[2]
+        assert u.min() > -TAIL
+        np.testing.assert_allclose(found, (1 - 0.7 * np.exp(-u))[:, None] * plain, rtol=1e-9)
+
+    def test_the_share_leaves_the_least_second_moment(self):
+        e = np.random.default_rng(1).lognormal(-0.3, 0.8, 1000)
+        c = float(variate_share(jnp.asarray(e)))
+        least = np.mean((1 - c * e) ** 2)
+        assert least < min(np.mean((1 - (c + step) * e) ** 2) for step in (-1e-3, 1e-3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from otflow.flow.wide import Wide, stretch, wide_points
+from otflow.flow.wide import Wide, WideBatches, stretch, wide_points
 from otflow.reference import density_1d, gaussian, product_mixture
 from otflow.support.precision import precision
 from otflow.targets import GaussianMixture, StandardNormal
@@ -59,6 +59,18 @@ def test_draws_and_outer_points():
     x = np.asarray(Wide.of(StandardNormal(3)).draw(jax.random.key(2), 8).x)
     assert x[1:4] == pytest.approx(z[1:4])
     assert x[4] == pytest.approx(stretch(3) * z[4], rel=1e-6)
+
+
+def test_batches_are_points_never_met_before_and_can_be_passed_over():
+    given = StandardNormal(2), 8, jax.random.key(3)
+    first, second = WideBatches(*given), WideBatches(*given)
+    whole = first.take(3)
+    assert whole.x.shape == (3, 8, 2)
+    assert len(np.unique(whole.x)) == whole.x.size
+    second.skip(2)
+    again = second.take(1)
+    np.testing.assert_array_equal(again.x, whole.x[2:])
+    np.testing.assert_array_equal(again.weight, whole.weight[2:])
 
 
 def test_a_density_without_known_moments_has_a_centre_all_the_same():

@@ -108,6 +108,15 @@ class TestOneStep:
         np.testing.assert_allclose(descent.state.flat, expected, rtol=1e-6, atol=1e-8)
         assert descent.iteration == 1
 
+    def test_a_step_on_too_few_points_is_not_taken(self):
+        """Their Fisher information is singular: along its null space a step has no end."""
+        potential, x, log_density, flat, *_ = ingredients()
+        config = NaturalConfig(alpha=3.0, max_iter=10, damping=1e-30)
+        descent = descend(potential, Conforming(2), config, log_density)
+        descent.step(x[:4])
+        assert descent.failed == 1
+        np.testing.assert_array_equal(descent.state.flat, flat)
+
     def test_starts_from_the_potential(self):
         potential, _, log_density, flat, *_ = ingredients()
         descent = descend(potential, Conforming(2), log_density=log_density)

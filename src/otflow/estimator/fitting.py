@@ -77,7 +77,8 @@ def made_of_stopped(make: Callable[[Any], Any]) -> Iterator[None]:
 class Fitted:
     """The best flow, its history (and that of the natural-gradient phase), and how it ended.
 
-    `integral` is that of its density where the map may fold; `n_train` the rows it was trained on.
+    `integral` is that of its density where the map may fold; `n_train` the rows it was trained on,
+    None of a density.
     """
 
     flow: Flow
@@ -86,7 +87,7 @@ class Fitted:
     status: str
     settings: Settings
     integral: Integral | None
-    n_train: int
+    n_train: int | None
     natural_history: dict[str, list[float]] | None = None
 
     def raise_if_stopped(self) -> None:
@@ -164,6 +165,7 @@ def _fit_flow(
         settings.verbose,
         watch,
         checkpoint,
+        material.density,
     )
     if not settings.natural_iter or first.status in ("interrupted", "non_finite"):
         return _fitted(first, target, settings, first, rows, material.n)
@@ -223,7 +225,7 @@ def _fitted(
     settings: Settings,
     first: TrainingResult,
     rows: Rows,
-    n_train: int,
+    n_train: int | None,
     natural_history: dict[str, list[float]] | None = None,
 ) -> Fitted:
     flow = Flow(result.potential, target, result.scheme)

@@ -11,10 +11,11 @@ from otflow.data.rows import Rows, on_host
 from otflow.data.shards import ShardedTable
 from otflow.data.streaming import Lanes, StreamBatches, Survey
 from otflow.estimator.settings import Settings
+from otflow.flow.wide import WideBatches
 from otflow.support.precision import cast
 from otflow.targets import AbstractTarget
 
-_DENSITY_ROWS = 2**18  # points drawn for the first-order phase of `of_density`
+_DENSITY_ROWS = 2**18  # points drawn for the start of `of_density`
 _VALIDATION_ROWS = 2**14
 _LEAST_BATCH = 2000  # of a natural-gradient step
 
@@ -25,8 +26,8 @@ class Material:
 
     `x` are the rows of the first-order phase, `x_val` those that decide which weights are best
     (None: x, without early stopping); `draw` gives the batch of a natural-gradient step by its
-    number; `density` is rho0 where it is known. Where x are batches from a stream, `points` have
-    the mean and covariance of all its rows, `stream` is its digest, `streamed` how many it has.
+    number; `density` is rho0 where it is known. Where x are batches, `points` have the mean and
+    covariance of all rows; `stream` is a stream's digest, `streamed` how many rows it has.
     """
 
     x: Rows | AbstractBatches
@@ -35,11 +36,11 @@ class Material:
     density: AbstractTarget | None = None
     points: Rows | None = None
     stream: str | None = None
-    streamed: int = 0
+    streamed: int | None = None
 
     @property
-    def n(self) -> int:
-        """Rows that are trained on; of a density, those drawn for the first-order phase."""
+    def n(self) -> int | None:
+        """Rows that are trained on; None of a density, whose draws have no end."""
         return self.x.n if isinstance(self.x, Rows) else self.streamed
 
 
@@ -70,11 +71,11 @@ def of_stream(table: ShardedTable, settings: Settings, seed: int) -> tuple[Mater
 
 
 def of_density(density: AbstractTarget, settings: Settings, seed: int) -> Material:
-    """Draws of a density, fresh ones for every natural-gradient step."""
+    """Draws of a density, fresh ones for every step, and some beyond them (`otflow.flow.wide`)."""
     density = cast(density, settings.dtype)
-    keys = jax.random.split(jax.random.key(seed), 3)
-    x = density.sample(keys[0], _DENSITY_ROWS)
-    x_val = density.sample(keys[1], _VALIDATION_ROWS)
-    rows = max(settings.batch_size, _LEAST_BATCH)
-    draw = jax.jit(lambda k: density.sample(jax.random.fold_in(keys[2], k), rows))
-    return Material(Rows(x), Rows(x_val), lambda k: Rows(draw(k)), density)
+    keys = jax.random.split(jax.random.key(seed), 4)
+    batches = WideBatches(density, settings.batch_size, keys[0])
+    points = Rows(density.sample(keys[3], _DENSITY_ROWS))
+    x_val = Rows(density.sample(keys[1], _VALIDATION_ROWS))
+    natural = WideBatches(density, max(settings.batch_size, _LEAST_BATCH), keys[2])
+    return Material(batches, x_val, lambda k: natural.take(1).take(0), density, points)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.flow.objective import AbstractMassTarget, kl_terms
+from otflow.flow.objective import TAIL, AbstractMassTarget, kl_terms
 from otflow.parallel.batching import map_rows
 from otflow.potentials import ConvexStages, GaussianBase, LiftedStages
 from otflow.potentials.base import AbstractStages
@@ -20,8 +20,6 @@ from otflow.support.checks import check_count, check_number
 from otflow.support.precision import cast, dtype_of, precision
 from otflow.support.statistics import Estimate
 from otflow.targets import AbstractTarget
-
-_TAIL = 3.0  # of the miss, beyond which it goes on straight
 
 
 class GrowthTarget(AbstractMassTarget):
@@ -58,7 +56,7 @@ class GrowthTarget(AbstractMassTarget):
         u = self.start.log_prob(x) + pushed.log_mass - pushed.log_det + self.log_masses
         return u - self.end.log_prob(pushed.points)
 
-    def miss(self, x: Float[Array, "n d"], pushed: Push, tail: float = _TAIL) -> Float[Array, " n"]:
+    def miss(self, x: Float[Array, "n d"], pushed: Push, tail: float = TAIL) -> Float[Array, " n"]:
         """m (u - 1 + exp(-u)) >= 0, with a straight line below u = -tail; nats.
 
         The mean times the mass at the start is D(what arrives || wanted): the control variate, mean

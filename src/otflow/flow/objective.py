@@ -9,12 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme, Push
 from otflow.support.precision import default_rules
 from otflow.targets import AbstractTarget
+
+TAIL = 3.0  # of a control variate: -u beyond which it goes on straight
 
 
 class Costs(eqx.Module):
@@ -83,6 +85,41 @@ def costs(
     return Costs(pushed.transport, missed, pushed.straightness, pushed.hjb)
 
 
+class Controlled(AbstractMassTarget):
+    """A target that flows from a known density are trained towards with less noise.
+
+    Args:
+        target: rho1.
+        start: rho0.
+        share: c >= 0, of the control variate exp(-u) - 1, u = log rho0 + nll, in the nll.
+    """
+
+    target: AbstractTarget
+    start: AbstractTarget
+    share: Float[Array, ""]
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.target.dim
+
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log rho1, nats, shape (n,)."""
+        return self.target.log_prob(y)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws of rho1."""
+        return self.target.sample(key, n)
+
+    def miss(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
+        """nll + c (exp(-u) - 1), of the same mean: a bijection's exp(-u) averages to 1."""
+        missed = nll(self.target, pushed)
+        u = missed + self.start.log_prob(x)
+        near = jnp.where(jnp.isfinite(u), jnp.maximum(u, -TAIL), 0.0)
+        e = jnp.exp(-near)
+        return missed + self.share * jnp.where(jnp.isfinite(u), e * (1 + near - u) - 1, 0.0)
+
+
 def nll(target: AbstractTarget, pushed: Push) -> Float[Array, " n"]:
     """-log rho1(T(x)) - log|det grad T(x)|, nats, of points that were pushed to T(x) (SPEC 1)."""
     return -target.log_prob(pushed.points) - pushed.log_det
@@ -108,6 +145,11 @@ def kl_terms(log_ratio: ArrayLike, tail: float = math.inf) -> ArrayLike:
 def normalisers(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
     """exp(-u), of mean 1 under rho0, and 0 where u is not finite; it ends at exp(30)."""
     return jnp.where(jnp.isfinite(log_ratio), jnp.exp(-jnp.maximum(log_ratio, -30.0)), 0.0)
+
+
+def variate_share(e: Float[Array, " n"]) -> Float[Array, ""]:
+    """c = E e / E e^2: scores that weigh 1 - c e, e of mean 1, are then the least noisy."""
+    return jnp.sum(e) / jnp.maximum(jnp.sum(e**2), jnp.finfo(e.dtype).tiny)
 
 
 def controlled(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import expit
 
+from otflow.data.batches import AbstractBatches
 from otflow.data.rows import Rows
 from otflow.reference.base import AbstractReference
 from otflow.targets import AbstractTarget
@@ -52,6 +53,29 @@ class Wide(eqx.Module):
         """n weighted points; every fourth is an outer one, so that any part has some."""
         z, outer = self.density.sample(key, n), jnp.arange(n) % OUTER == 0
         return Rows(*_moved(z, outer, self.centre, self.density.log_prob, jnp, jax.nn.sigmoid))
+
+
+class WideBatches(AbstractBatches):
+    """Batches of a density's weighted points, never the same point twice."""
+
+    def __init__(self, density: AbstractTarget, batch_size: int, key: PRNGKeyArray):
+        self._wide, self._size, self._key, self._taken = Wide.of(density), batch_size, key, 0
+
+    def take(self, n_batches: int) -> Rows:
+        """The next batches."""
+        numbers = jnp.arange(self._taken, self._taken + n_batches)
+        self._taken += n_batches
+        found: Rows = jax.device_get(_batches(self._wide, self._key, numbers, self._size))
+        return found
+
+    def skip(self, n_batches: int) -> None:
+        """Pass over batches."""
+        self._taken += n_batches
+
+
+@eqx.filter_jit
+def _batches(wide: Wide, key: PRNGKeyArray, numbers: Array, size: int) -> Rows:
+    return jax.lax.map(lambda k: wide.draw(jax.random.fold_in(key, k), size), numbers)
 
 
 def wide_points(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from otflow.data.batches import AbstractBatches, RowBatches
 from otflow.data.rows import Rows, on_host
+from otflow.flow.objective import Controlled, costs, normalisers, variate_share
 from otflow.parallel.devices import gathered, one_lapack_thread
 from otflow.parallel.job import from_first, losses_told
 from otflow.potentials.base import AbstractPotential
@@ -28,6 +29,7 @@ from otflow.training.step import ValidCosts, mean_nll_error, nll_deviation, spli
 
 _MOST_STEPS = 128
 _ERROR_ROWS = 256  # validation rows on which the integration error is estimated
+_VARIATE_ROWS = 2048  # and those on which the share of the control variate is
 _RESUME = "Start it again with its checkpoint and resume, on any number of processes."
 
 
@@ -42,6 +44,7 @@ def train(
     show_progress: bool = True,
     watch: Watch = Watch(),
     checkpoint: Checkpoint | None = None,
+    density: AbstractTarget | None = None,
 ) -> TrainingResult:
     """Minimise transport + alpha nll + beta regulariser over the potential's trainable arrays.
 
@@ -59,6 +62,7 @@ def train(
         show_progress: a bar on a terminal.
         watch: whose callback gets every row of the history.
         checkpoint: where the run's state is kept, and taken from if it is there.
+        density: rho0 where it is known, which takes noise from the gradient (`Controlled`).
 
     Returns:
         The best potential. An interrupted or non-finite run returns its best so far too: look at
@@ -68,7 +72,7 @@ def train(
         ProcessLostError: another process of the job died.
     """
     with losses_told(_RESUME):
-        phase = _FirstOrder(from_first(potential), scheme, target, x, x_val, config)
+        phase = _FirstOrder(from_first(potential), scheme, target, x, x_val, config, density)
         return run_phase(phase, show_progress, watch, checkpoint)
 
 
@@ -131,15 +135,17 @@ class _FirstOrder(AbstractPhase):
         x: Any,
         x_val: Any,
         config: TrainingConfig,
+        density: AbstractTarget | None,
     ):
         self.potential, self.scheme, self.max_iter = potential, scheme, config.max_iter
-        self._target, self._config = target, config
+        self._target, self._config, self._density = target, config, density
         rows = None if isinstance(x, AbstractBatches) else on_host(x)
         self._batches = x if rows is None else RowBatches(rows, config.batch_size, config.seed)
         x_val = rows if x_val is None else on_host(x_val)
         self.patience = None if x_val is rows else config.patience
         self._validation = ShardedRows.of(x_val)
         self._error_rows = x_val.take(slice(_ERROR_ROWS))
+        self._variate_rows = x_val.take(slice(_VARIATE_ROWS))
         self._schedule = learning_rate_schedule(config)
         self._optimiser = _kept_optimiser(_like(config))
         params, self._static = split_trainable(potential)
@@ -229,7 +235,11 @@ class _FirstOrder(AbstractPhase):
     def _towards(self) -> AbstractTarget:
         """The target of the next steps: its components may still be on their way."""
         share = self._config.merged_share(self.iteration)
-        return self._target.merged(share) if share else self._target
+        if share or self._density is None:
+            return self._target.merged(share) if share else self._target
+        potential = gathered(eqx.combine(self._reached[0], self._static))
+        given = self.scheme, self._target, self._density, self._variate_rows
+        return Controlled(self._target, self._density, _variate_share(potential, *given))
 
     def _training_scheme(self) -> AbstractScheme:
         """The scheme that the steps differentiate: with the barrier, or with an estimated trace."""
@@ -261,6 +271,18 @@ class _FirstOrder(AbstractPhase):
             return 0.0
         given = gathered(potential), self.scheme, refined  # the start too: one program
         return float(_nll_error(*given, self._target, self._error_rows))
+
+
+@eqx.filter_jit
+def _variate_share(
+    potential: AbstractPotential,
+    scheme: AbstractScheme,
+    target: AbstractTarget,
+    density: AbstractTarget,
+    rows: Rows,
+) -> Array:
+    found = costs(potential, scheme, target, rows.x).nll
+    return variate_share(normalisers(found + density.log_prob(rows.x)))
 
 
 _nll_error = eqx.filter_jit(mean_nll_error)

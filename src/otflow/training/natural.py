@@ -148,9 +148,8 @@ def natural_step(
         shorten = jnp.sqrt(jnp.minimum(1.0, config.largest_kl / jnp.maximum(kl, 1e-30)))
         flat = state.flat - size * shorten * direction
         value, invalid = _value(model, alpha, flat, x)
-        good = jnp.isfinite(kl) & (invalid <= batch.invalid)
-        if config.monotone:
-            good &= value < batch.value
+        rise = 0.0 if config.monotone else 2 * alpha * config.largest_kl
+        good = jnp.isfinite(kl) & (invalid <= batch.invalid) & (value < batch.value + rise)
         return tries + 1, 0.5 * size, 10 * damping, flat, good
 
     def goes_on(carry: tuple) -> Array:
