@@ -67,7 +67,11 @@ def test_files_and_continuation(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "case",
-    ["conditional", "without a base", pytest.param("another target", marks=pytest.mark.slow)],
+    [
+        pytest.param("conditional", marks=pytest.mark.slow),  # tests/data/test_conditions.py trains
+        "without a base",
+        pytest.param("another target", marks=pytest.mark.slow),
+    ],
 )
 def test_other_ways_to_start(case):
     """A few steps lower the objective from a finite start; the last ones are natural."""
