@@ -81,7 +81,7 @@ def test_weights_make_up_for_unequal_lanes(folder):
 
 
 def test_a_stream_trains(folder, rows):
-    options = {"width": 4, "n_steps": 2, "max_iter": 5, "random_state": 0, "verbose": False}
+    options = {"width": 4, "n_steps": 1, "max_iter": 5, "random_state": 0, "verbose": False}
     one, two = (OTFlow(**options).fit(table(folder / "*.parquet")) for _ in range(2))
     assert one.history_["objective"] == two.history_["objective"]
     assert list(one.feature_names_in_) == ["a", "b", "c"]

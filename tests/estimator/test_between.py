@@ -13,7 +13,7 @@ from otflow.certificates import DualConfig
 from otflow.estimator.between import sample_w2
 from tests.fakes import no_training
 
-QUICK = {"width": 8, "max_iter": 50, "n_steps": 1}
+QUICK = {"width": 8, "max_iter": 50, "n_steps": 1, "batch_size": 256}
 SHIFT, ROOT = np.array([30.0, -10.0]), np.array([[8.0, 3.0], [0.0, 2.0]])
 DUAL = DualConfig(width=8, regression_steps=0, ascent_steps=0)  # the Gaussian map's potential
 

@@ -15,7 +15,7 @@ ROOT_Y = np.array([[2.0, -0.4], [-0.4, 0.5]])
 SLOPE_X, SLOPE_Y = np.array([[-1.0], [0.5]]), np.array([[2.0], [1.0]])
 SHIFT = np.array([30.0, -10.0])
 QUICK = {"width": 8, "max_iter": 25, "n_steps": 1, "alpha": 1e4, "learning_rate": 1e-4}
-QUICK |= {"plan_iter": 0}  # of samples, so less exact than the Gaussian start
+QUICK |= {"batch_size": 256, "plan_iter": 0}  # of samples, so less exact than the Gaussian start
 
 
 def populations(n, seed):

@@ -37,7 +37,7 @@ def test_no_density_above_the_true_law(between_clusters):
     assert np.isfinite(gain).all()
     assert gain.mean() < 3 * gain.std() / np.sqrt(len(gain))
     assert gain.mean() > -0.5  # and it has learned
-    line = np.linspace(-20.0, 20.0, 801)
+    line = np.linspace(-20.0, 20.0, 401)
     grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     total = np.exp(between_clusters.score_samples(grid)).sum() * (line[1] - line[0]) ** 2
     assert total == pytest.approx(1, abs=2e-3)
@@ -67,7 +67,11 @@ def test_files_and_continuation(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "case",
-    ["conditional", "without a base", pytest.param("another target", marks=pytest.mark.slow)],
+    [
+        pytest.param("conditional", marks=pytest.mark.slow),  # tests/data/test_conditions.py trains
+        "without a base",
+        pytest.param("another target", marks=pytest.mark.slow),
+    ],
 )
 def test_other_ways_to_start(case):
     """A few steps lower the objective from a finite start; the last ones are natural."""

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
 
 from otflow import fit_numpyro
 
-QUICK = {"width": 4, "n_steps": 2, "max_iter": 25, "batch_size": 64, "verbose": False}
+QUICK = {"width": 4, "n_steps": 1, "max_iter": 25, "batch_size": 64, "verbose": False}
 ROWS = np.array([1.0, 2.0, 4.0])
 
 

@@ -15,7 +15,7 @@ from otflow.estimator.unnormalised import covering_gaussian
 from otflow.flow.unnormalised import LogDensity, OnLine
 from otflow.support.precision import precision
 
-QUICK = {"width": 4, "n_steps": 2, "max_iter": 25, "batch_size": 64, "verbose": False}
+QUICK = {"width": 4, "n_steps": 1, "max_iter": 25, "batch_size": 64, "verbose": False}
 MEAN, SD, CONSTANT = jnp.array([40.0, -3.0]), jnp.array([5.0, 0.01]), 7.0
 
 
@@ -39,7 +39,7 @@ def bounded():
     bounds = {"rate": (0, None), "share": (0, 1)}
     names = ["rate", "share"]
     return fit_unnormalised(
-        gamma_and_beta, 2, names=names, bounds=bounds, **QUICK | {"max_iter": 150}
+        gamma_and_beta, 2, names=names, bounds=bounds, **QUICK | {"n_steps": 2, "max_iter": 150}
     )
 
 

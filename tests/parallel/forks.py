@@ -14,9 +14,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LIMIT = 200  # seconds that a process has before it is killed
 
 # A child leaves both loops and ends as an interpreter does, with its hooks and handlers.
+# Objects of the imports are frozen: a collection in a child would copy the pages they lie on.
 _PARENT = """
-import json, os, signal, sys
+import gc, json, os, signal, sys
 exec(sys.argv[1])
+gc.freeze()
 for line in sys.stdin:
     children = []
     for folder, code, arguments, environment in json.loads(line):

@@ -87,7 +87,7 @@ def mixture():
 entry, model, rows, out = sys.argv[1:]
 sys.argv = ["otflow", "fit", rows, "--out", out]
 x = moons(60, seed=0)
-settings = {"max_iter": 1, "width": 2, "random_state": 0, "verbose": False}
+settings = {"max_iter": 1, "width": 2, "n_steps": 1, "random_state": 0, "verbose": False}
 otflow.estimator.base.fit_flow = otflow.studies.runner.compute_unit = reached
 otflow.estimator.estimator._DENSITY_ROWS = otflow.estimator.estimator._VALIDATION_ROWS = 8
 sys.modules["otflow.certificates.certify"].Task = reached
@@ -103,7 +103,7 @@ def test_every_entry_point_computes_on_all_cores(forks, tmp_path, monkeypatch):
     """Each is the first use of JAX in its process, as it is for a user."""
     no_training(monkeypatch)
     x = moons(60, seed=0)
-    OTFlow(random_state=0, verbose=False).fit(x).save(tmp_path / "model.otflow")
+    OTFlow(width=2, n_steps=1, random_state=0, verbose=False).fit(x).save(tmp_path / "model.otflow")
     np.save(tmp_path / "x.npy", x)
     paths = [str(tmp_path / name) for name in ("model.otflow", "x.npy", "out")]
     found = {name: forks.output(ENTER, entry, *paths) for name, entry in ENTRIES.items()}

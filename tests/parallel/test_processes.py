@@ -17,7 +17,7 @@ from otflow.parallel.processes import find_place
 from tests.parallel.forks import Forks
 
 DATA = np.sinh(np.random.default_rng(0).standard_normal((401, 2))) + 1
-SETTINGS = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 2, "batch_size": 128}
+SETTINGS = {"width": 4, "depth": 0, "max_iter": 50, "n_steps": 1, "batch_size": 128}
 SETTINGS |= {"random_state": 0, "dtype": "float64", "verbose": False}
 WATCH = {"checkpoint_every": 1, "resume": True}
 

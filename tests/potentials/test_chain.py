@@ -98,13 +98,26 @@ def test_a_condition_reaches_every_block():
 @pytest.mark.parametrize(
     ("blocks", "error", "message"),
     [
-        ((), TypeError, r"^blocks: expected convex stages, all of one kind; got \[\]"),
-        ((block(0), conditional(1)), TypeError, "ConditionalStages', 'ConvexStages"),
-        ((ResNetPotential.create(D, 2, 0, jax.random.key(0)),), TypeError, "ResNetPotential"),
-        ((block(0), block(1, width=4)), ValueError, "^blocks: expected stages of one shape"),
-        ((block(0), block(1, n_steps=1)), ValueError, "^blocks: expected stages of one shape"),
+        (lambda: (), TypeError, r"^blocks: expected convex stages, all of one kind; got \[\]"),
+        (lambda: (block(0), conditional(1)), TypeError, "ConditionalStages', 'ConvexStages"),
+        (
+            lambda: (ResNetPotential.create(D, 2, 0, jax.random.key(0)),),
+            TypeError,
+            "ResNetPotential",
+        ),
+        (
+            lambda: (block(0), block(1, width=4)),
+            ValueError,
+            "^blocks: expected stages of one shape",
+        ),
+        (
+            lambda: (block(0), block(1, n_steps=1)),
+            ValueError,
+            "^blocks: expected stages of one shape",
+        ),
     ],
 )
 def test_refused(blocks, error, message):
+    given = blocks()
     with pytest.raises(error, match=message):
-        StageChain(blocks)
+        StageChain(given)

@@ -1,5 +1,6 @@
 """Reports in headless Chromium: no errors, no requests, sliders that move, layouts that hold."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -13,7 +14,6 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PAGES = ("plane", "pixels", "study")
 BOXES = """() => [...document.querySelectorAll('figure')].map((figure) => {
   const box = figure.getBoundingClientRect();
   return [box.left, box.top, box.right, box.bottom];
@@ -30,24 +30,36 @@ if CHROMIUM is None:
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 
-@pytest.fixture(scope="module")
-def documents():
+def plane_document():
+    named = {"name": HOSTILE, "data_name": HOSTILE}
     rows = framed(toy("moons", 300, 2))
-    return {
-        "plane": model_document(
-            plane(), rows, name=HOSTILE, data_name=HOSTILE, certificate=CERTIFICATE, truth=1.0
-        ),
-        "pixels": model_document(pixels(), table(250, 16, seed=1), image=(4, 4)),
-        "study": study_document(alpha_folder(), name="small"),
-    }
+    return model_document(plane(), rows, **named, certificate=CERTIFICATE, truth=1.0)
+
+
+MAKE = {
+    "plane": plane_document,
+    "pixels": lambda: model_document(pixels(), table(250, 16, seed=1), image=(4, 4)),
+    "study": lambda: study_document(alpha_folder(), name="small"),
+}
+
+
+@functools.cache
+def document(name):
+    """One of `MAKE`, made where a test looks at it."""
+    return MAKE[name]()
 
 
 @pytest.fixture(scope="module")
-def files(documents, tmp_path_factory):
+def written(tmp_path_factory):
+    """The file of a document."""
     folder = tmp_path_factory.mktemp("pages")
-    for name, document in documents.items():
-        write_page(document, folder / f"{name}.html")
-    return folder
+
+    @functools.cache
+    def write(name):
+        write_page(document(name), folder / f"{name}.html")
+        return folder / f"{name}.html"
+
+    return write
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +71,7 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, files):
+def visit(browser, written):
     """Open a page; afterwards nothing was asked of a network and nothing was complained of."""
     requests, complaints, pages = [], [], []
 
@@ -70,7 +82,7 @@ def visit(browser, files):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.route("**/*", lambda route: _local(route))
-        page.goto((files / f"{name}.html").as_uri())
+        page.goto(written(name).as_uri())
         page.wait_for_function(
             "() => [...document.querySelectorAll('.plot')].every((p) => p.querySelector('svg'))"
         )
@@ -92,17 +104,17 @@ def _local(route):
 
 
 @pytest.mark.parametrize(
-    "name", ["plane", *(pytest.param(p, marks=pytest.mark.slow) for p in PAGES if p != "plane")]
+    "name", ["plane", *(pytest.param(p, marks=pytest.mark.slow) for p in ("pixels", "study"))]
 )
 @pytest.mark.parametrize(
     ("width", "scheme"), [pytest.param(1400, "light", marks=pytest.mark.slow), (400, "dark")]
 )
-def test_layout(visit, documents, name, width, scheme):
+def test_layout(visit, name, width, scheme):
     """Nothing is wider than the window and no figure covers another."""
     page = visit(name, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     boxes = page.evaluate(BOXES)
-    assert len(boxes) == len(documents[name].panels)
+    assert len(boxes) == len(document(name).panels)
     for i, (left, top, right, bottom) in enumerate(boxes):
         assert left >= 0
         assert right <= width
@@ -129,9 +141,9 @@ def test_layout(visit, documents, name, width, scheme):
         pytest.param("study", "maps", marks=pytest.mark.slow),
     ],
 )
-def test_sliders_move_the_points(visit, documents, name, key):
+def test_sliders_move_the_points(visit, name, key):
     page = visit(name)
-    panel = documents[name].panel(key)
+    panel = document(name).panel(key)
     before = page.evaluate(DATA, key)
     for frame in (len(panel.frames) - 1, 1):
         page.evaluate(MOVE, [key, frame])
@@ -145,11 +157,11 @@ def test_sliders_move_the_points(visit, documents, name, key):
 
 
 @pytest.mark.slow
-def test_the_keyboard_moves_a_slider(visit, documents):
+def test_the_keyboard_moves_a_slider(visit):
     page = visit("study")
     page.focus("#slider-maps")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#label-maps") == documents["study"].panel("maps").labels[1]
+    assert page.inner_text("#label-maps") == document("study").panel("maps").labels[1]
 
 
 def test_a_hostile_name_does_nothing(visit):

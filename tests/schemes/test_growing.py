@@ -39,13 +39,29 @@ def rows(d, n=30, scale=2.0):
     return scale * np.random.default_rng(1).standard_normal((n, d))
 
 
+@eqx.filter_jit
+def push(scheme, potential, x):
+    return scheme.push(potential, x)
+
+
+@eqx.filter_jit
+def pull(scheme, potential, y):
+    return scheme.pull(potential, y)
+
+
+@eqx.filter_jit
+def at(scheme, potential, x, times):
+    """Places and log-masses at several times."""
+    return [scheme.at(potential, x, t) for t in times]
+
+
 @pytest.fixture(scope="module", params=[(1, 1.0), (2, 0.4)], ids=["line", "plane"])
 def pushed(request):
     """Potential, scheme, rows, their push and the automatic Jacobians of their ends."""
     d, delta = request.param
     potential, scheme, x = lifted(d), Growing(K, delta), rows(d)
     with precision("float64"):
-        found = eqx.filter_jit(scheme.push)(potential, jnp.asarray(x))
+        found = push(scheme, potential, jnp.asarray(x))
         end = lambda point: scheme.push(potential, point[None]).points[0]  # noqa: E731
         jacobians = eqx.filter_jit(jax.vmap(jax.jacfwd(end)))(jnp.asarray(x))
     return potential, scheme, x, found, np.asarray(jacobians)
@@ -60,10 +76,9 @@ def test_volumes_are_those_of_the_automatic_jacobian(pushed):
 
 def test_the_inverse_finds_the_rows_and_any_others(pushed):
     potential, scheme, x, found, _ = pushed
-    pull = eqx.filter_jit(scheme.pull)
-    back = pull(potential, found.points)
-    far = pull(potential, 3 * jnp.asarray(x))
-    again = eqx.filter_jit(scheme.push)(potential, far.points)
+    back = pull(scheme, potential, found.points)
+    far = pull(scheme, potential, jnp.asarray(3 * x))
+    again = push(scheme, potential, far.points)
     np.testing.assert_allclose(back.points, x, atol=1e-11)
     np.testing.assert_allclose(back.log_mass, -found.log_mass, atol=1e-9)
     np.testing.assert_allclose(back.log_det, -found.log_det, atol=1e-9)
@@ -76,8 +91,8 @@ def test_a_step_is_the_shortest_way_on_the_cone(pushed):
     potential, _, x, *_ = pushed
     scheme = Growing(1, 0.9)
     one = LiftedStages(_first(potential), potential.level[:1])
-    found = scheme.push(one, jnp.asarray(x))
-    same = cone_price(found.points - x, found.log_mass, 0.9)
+    found = jax.device_get(push(scheme, one, jnp.asarray(x)))
+    same = jax.jit(cone_price, static_argnums=2)(found.points - x, found.log_mass, 0.9)
     moved = np.linalg.norm(found.points - x, axis=1)
     exact = [
         wfr_diracs(d, 1.0, float(np.exp(m)), 0.9)
@@ -98,12 +113,12 @@ def _first(potential):
 def test_on_the_way_mass_and_place_join_the_steps(pushed):
     potential, scheme, x, found, _ = pushed
     x = jnp.asarray(x)
-    end, log_mass = scheme.at(potential, x, 1.0)
+    (end, log_mass), start = at(scheme, potential, x, (1.0, 0.0))
     slow = Growing(K, 3.0)  # a line that all but meets the cone's apex turns at once
-    before, after = (slow.at(potential, x, t) for t in (0.5 - 1e-9, 0.5 + 1e-9))
-    start = scheme.at(potential, x, 0.0)
+    before, after = at(slow, potential, x, (0.5 - 1e-9, 0.5 + 1e-9))
     np.testing.assert_allclose(end, found.points, atol=1e-13)
-    np.testing.assert_allclose(scheme.trajectories(potential, x)[-1], end, atol=1e-13)
+    path = eqx.filter_jit(scheme.trajectories)(potential, x)
+    np.testing.assert_allclose(path[-1], end, atol=1e-13)
     np.testing.assert_allclose(log_mass, found.log_mass, atol=1e-12)
     np.testing.assert_allclose(before[0], after[0], atol=1e-7)
     np.testing.assert_allclose(before[1], after[1], atol=1e-5)
@@ -114,11 +129,12 @@ def test_the_start_has_the_velocity_and_growth_of_phi(pushed):
     """v = -grad Phi and g = -Phi / delta^2, Phi from the share: a derivative, and HJB's sign."""
     potential, _, x, *_ = pushed
     t, scheme, x = 1e-6, Growing(K, 3.0), jnp.asarray(x)
-    moved, log_mass = scheme.at(potential, x, t)
-    phi = potential.value(x, 0.0) / K
-    share = jnp.exp(-phi / (2 * scheme.delta**2))
+    ((moved, log_mass),) = at(scheme, potential, x, (t,))
+    both = eqx.filter_jit(lambda p, x: (p.value(x, 0.0), p.gradient(x, 0.0)))
+    value, gradient = jax.device_get(both(potential, x))
+    share = np.exp(-value / K / (2 * scheme.delta**2))
     Phi = 2 * scheme.delta**2 * (1 - share) * K
-    v = -share[:, None] * potential.gradient(x, 0.0)[:, :-1]  # -grad Phi
+    v = -share[:, None] * gradient[:, :-1]  # -grad Phi
     np.testing.assert_allclose(log_mass / t, -Phi / scheme.delta**2, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose((moved - x) / t, v, rtol=1e-3, atol=1e-3)
 
@@ -126,10 +142,10 @@ def test_the_start_has_the_velocity_and_growth_of_phi(pushed):
 def test_as_delta_grows_it_is_the_conforming_scheme():
     """The difference falls as delta^-2."""
     potential, x = lifted(2), rows(2, scale=1.0)
-    plain = Conforming(K).push(potential, jnp.asarray(x))
+    plain = jax.device_get(push(Conforming(K), potential, jnp.asarray(x)))
     errors = []
     for delta in (1e2, 1e3):
-        found = Growing(K, delta).push(potential, jnp.asarray(x))
+        found = jax.device_get(push(Growing(K, delta), potential, jnp.asarray(x)))
         pairs = [(found.points, plain.points), (found.log_det, plain.log_det)]
         pairs += [(found.transport, plain.transport), (found.log_mass, 0.0)]
         errors.append([float(abs(a - b).max()) for a, b in pairs])
@@ -140,13 +156,12 @@ def test_as_delta_grows_it_is_the_conforming_scheme():
 def test_mass_balances_to_rounding():
     """The arriving density's integral over the line is the growth's mean at the start."""
     potential, scheme = lifted(1), Growing(K, 4.0)
-    push, pull = eqx.filter_jit(scheme.push), eqx.filter_jit(scheme.pull)
     grid = np.linspace(-12, 12, 2001)[:, None]
     weights = np.exp(-0.5 * grid[:, 0] ** 2) / np.sqrt(2 * np.pi) * (grid[1, 0] - grid[0, 0])
-    at_start = weights @ np.exp(push(potential, jnp.asarray(grid)).log_mass)
-    ends = push(potential, jnp.asarray(grid[[0, -1]])).points[:, 0]
+    at_start = weights @ np.exp(push(scheme, potential, jnp.asarray(grid)).log_mass)
+    ends = push(scheme, potential, jnp.asarray(grid)).points[[0, -1], 0]
     y = np.linspace(float(ends[0]), float(ends[1]), 6001)[:, None]
-    found = pull(potential, jnp.asarray(y))
+    found = jax.device_get(pull(scheme, potential, jnp.asarray(y)))
     x = np.asarray(found.points)[:, 0]
     density = np.exp(-0.5 * x**2 - found.log_mass + found.log_det) / np.sqrt(2 * np.pi)
     assert density.sum() * (y[1, 0] - y[0, 0]) == pytest.approx(float(at_start), rel=1e-12)
@@ -160,9 +175,9 @@ def test_growth_alone_and_motion_alone():
     x, silent = jnp.asarray(rows(2, 5)), (jnp.full((1, 2), -50.0), jnp.full((1, 1), -50.0))
     where = lambda p: (p.stage.ridge_heights, p.stage.group_heights)  # noqa: E731
     still = eqx.tree_at(where, stages, silent)
-    grown = scheme.push(LiftedStages(still, jnp.array([0.7])), x)
-    price = lambda level: scheme.push(LiftedStages(still, level), x).transport.sum()  # noqa: E731
-    slope = jax.grad(price)(jnp.zeros(1))
+    grown = push(scheme, LiftedStages(still, jnp.array([0.7])), x)
+    price = lambda level: push(scheme, LiftedStages(still, level), x).transport.sum()  # noqa: E731
+    slope = jax.jit(jax.grad(price))(jnp.zeros(1))
     np.testing.assert_allclose(grown.points, x, atol=1e-6)
     np.testing.assert_allclose(grown.log_mass, -0.7 / 1.5**2, rtol=1e-6)  # heights of e^-50
     assert np.isfinite(slope).all()

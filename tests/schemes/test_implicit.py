@@ -36,7 +36,14 @@ def _in_float64():
         yield
 
 
-@pytest.mark.parametrize(("make", "scheme"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("make", "scheme"),
+    [
+        # one rule is all of theirs: schemes/implicit.py
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name == "conforming"))
+        for name, case in CASES.items()
+    ],
+)
 def test_both_modes_against_central_differences(make, scheme):
     """One direction of points and parameters; step 1e-6 leaves 1e-8.
 

@@ -19,9 +19,9 @@ class Size(NamedTuple):
     test_points: int
 
 
-FULL = Size({"width": 128, "max_iter": 800}, {"max_iter": 2500}, 20_000, 5000)
-_TINY = {"width": 16, "max_iter": 10}
-QUICK = Size(_TINY, _TINY | {"n_steps": 1}, 1000, 1000)
+FULL = Size({"width": 128, "n_steps": 2, "max_iter": 800}, {"max_iter": 2500}, 20_000, 5000)
+_TINY = {"width": 16, "n_steps": 1, "max_iter": 10}
+QUICK = Size(_TINY, _TINY, 1000, 1000)
 
 
 @clean_errors
@@ -49,7 +49,6 @@ def demo(
     typer.echo(f"digits: {len(split.train)} training, {len(split.test)} held-out rows of 64 pixels")
     model = OTFlow(
         alpha=100.0,
-        n_steps=2,
         batch_size=256,
         weight_decay=1.0,
         random_state=seed,
