@@ -24,7 +24,6 @@ _DUAL_ONLY = 8  # dimensions from which P's components are too thin for the like
 _MOST_STEPS = 10**6  # of the dual, which stops by the clock
 _REGULARISER = 1e-7  # P's components are as thin as 0.004
 _MOST = 6  # components
-_AFTER = 0.02  # share of the time for what comes after the last step
 
 
 def solve(task: Task) -> Maps:
@@ -41,7 +40,7 @@ def solve(task: Task) -> Maps:
 
     options = SETTINGS | task.settings
     if task.dim >= _DUAL_ONLY:
-        return _by_the_dual(task, density, options, left() - _AFTER * task.seconds)
+        return _by_the_dual(task, density, options, left())
     return _by_the_likelihood(task, density, options, left)
 
 

@@ -47,7 +47,7 @@ def descend(stage, steps, **options):
     return dual.descend_dual(*given, Rows(X), None, NORMAL, steps, 0, **options)
 
 
-def test_it_ends_with_its_steps_or_its_seconds(stage, monkeypatch):
+def test_it_ends_with_its_steps_or_before_its_seconds_are_over(stage, monkeypatch):
     now, sizes = 0.0, []
 
     def block(carry, static, ends, rates, picks, mesh):
@@ -61,7 +61,7 @@ def test_it_ends_with_its_steps_or_its_seconds(stage, monkeypatch):
     monkeypatch.setattr(dual, "time", SimpleNamespace(perf_counter=lambda: now))
     for steps, seconds, expected in (
         (250, math.inf, [100, 100, 50]),
-        (1000, 2.5, [100] * 3),
+        (1000, 3.5, [100] * 3),
         (1000, 0.0, []),
         (150, 9.0, [100, 50]),
     ):

@@ -53,7 +53,7 @@ def descend_dual(
         steps: at most.
         seed: of draws and batches.
         verbose: show a progress bar, on a terminal.
-        seconds: when to end, whatever the steps; the rate then falls with the clock.
+        seconds: within which to end, whatever the steps; the rate then falls with the clock.
     """
     start = time.perf_counter()
     rng = np.random.default_rng([seed, 2])
@@ -65,9 +65,9 @@ def descend_dual(
     points = _best_rows(eqx.combine(params, static), near, ends[1])
     static, ends = everywhere((static, ends), mesh)
     carry = everywhere((params, _OPTIMISER.init(params), points), mesh)
-    done = 0
+    done, clock, last = 0, _passed(start, seconds), 0.0
     with TrainingProgress(steps, verbose, "start from the plan") as bar:
-        while done < steps and (clock := _passed(start, seconds)) < 1:
+        while done < steps and clock + last < 1:
             size = min(_BLOCK, steps - done), batch
             picks = rng.choice(len(rows.x), size, p=share), rng.integers(_DRAWS, size=size)
             rates = _rates(done + np.arange(size[0]), steps, clock).astype(dtype_of(params))
@@ -76,6 +76,8 @@ def descend_dual(
             bar.advance_to(done)
             if math.isfinite(seconds):
                 jax.block_until_ready(carry)
+                before, clock = clock, _passed(start, seconds)
+                last = clock - before  # another one may not fit
     return gathered(carry[0])
 
 

@@ -58,7 +58,7 @@ def start_from_plan(
         steps: of Adam.
         seed: of rows, draws and batches.
         verbose: show a progress bar, on a terminal.
-        seconds: when one stage's descent of the dual ends, whatever the steps.
+        seconds: within which one stage's descent of the dual ends, whatever the steps.
     """
     start = time.perf_counter()
     params, static = split_trainable(potential)
