@@ -19,7 +19,9 @@ from otflow.targets import GaussianMixture
 from otflow.training.plan import start_from_plan
 from timing.budget import fit_within
 
-SETTINGS = {"alpha": 300.0, "learning_rate": 0.05, "batch_size": 1024}
+ALPHA = 300.0
+SETTINGS = {"alpha": ALPHA, "learning_rate": 0.05, "batch_size": 1024}  # with the likelihood
+_OF_THE_DUAL = {"alpha", "width", "plan_iter"}
 _DUAL_ONLY = 8  # dimensions from which P's components are too thin for the likelihood
 _MOST_STEPS = 10**6  # of the dual, which stops by the clock
 _REGULARISER = 1e-7  # P's components are as thin as 0.004
@@ -38,23 +40,23 @@ def solve(task: Task) -> Maps:
     def left() -> float:
         return task.seconds - (time.perf_counter() - start)
 
-    options = SETTINGS | task.settings
-    if task.dim >= _DUAL_ONLY:
-        return _by_the_dual(task, density, options, left())
-    return _by_the_likelihood(task, density, options, left)
+    by = _by_the_dual if task.dim >= _DUAL_ONLY else _by_the_likelihood
+    return by(task, density, left)
 
 
-def _by_the_dual(
-    task: Task, density: GaussianMixture, options: dict[str, Any], seconds: float
-) -> Maps:
+def _by_the_dual(task: Task, density: GaussianMixture, left: Callable[[], float]) -> Maps:
     """What the plan's start makes of one stage, and nothing after it."""
-    width = options.get("width", ridges(*task.y.shape))
+    options = {"alpha": ALPHA, "width": ridges(*task.y.shape), "plan_iter": _MOST_STEPS}
+    if unknown := task.settings.keys() - _OF_THE_DUAL:
+        raise ValueError(f"settings: expected {_OF_THE_DUAL}; got {sorted(unknown)}.")
+    options |= task.settings
     with precision("float32"):
-        key, given = jax.random.key(task.seed), (options["alpha"], width, 0, "gaussian")
-        potential = starting_potential(task.y, density, *given, key, n_stages=1)
-        steps = options.get("plan_iter", _MOST_STEPS)
-        given = Rows(task.y), cast(density, np.float32), steps, task.seed
-        found = start_from_plan(potential, *given, seconds=seconds)
+        size = options["alpha"], options["width"], 0, "gaussian"
+        potential = starting_potential(
+            task.y, density, *size, jax.random.key(task.seed), n_stages=1
+        )
+        ends = Rows(task.y), cast(density, np.float32)
+        found = start_from_plan(potential, *ends, options["plan_iter"], task.seed, seconds=left())
         flow = Flow(found, density, Conforming(1))
 
     def apply(map_: Callable[..., Any]) -> Map:
@@ -63,11 +65,10 @@ def _by_the_dual(
     return Maps(apply(flow.inverse), apply(flow.forward))
 
 
-def _by_the_likelihood(
-    task: Task, density: GaussianMixture, options: dict[str, Any], left: Callable[[], float]
-) -> Maps:
+def _by_the_likelihood(task: Task, density: GaussianMixture, left: Callable[[], float]) -> Maps:
     """The same start, then J."""
-    options = {"patience": 10**6, "random_state": task.seed, "n_steps": 1} | options
+    options: dict[str, Any] = {"patience": 10**6, "random_state": task.seed, "n_steps": 1}
+    options |= SETTINGS | task.settings
     natural = options.pop("natural", 0.0)  # share of the time for natural-gradient steps
     model = OTFlow(target=density, standardize=False, verbose=False, max_iter=1, **options)
     model.fit(task.y)
