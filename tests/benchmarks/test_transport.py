@@ -164,6 +164,8 @@ def test_the_dual_alone_ends_with_its_time(monkeypatch, pair):
     assert len(blocks) == 6
     scores = w2.scores(pair, found)  # of stages that were fitted to a plan of 256 points
     assert max(scores["uvp P to Q"], scores["uvp Q to P"]) < 5
+    with pytest.raises(ValueError, match=r"settings: expected .*; got \['natural'\]"):
+        w2.solve("otflow", Task(pair, "density", 2.0, settings={"natural": 0.5}))
 
 
 def test_an_interrupt_before_the_budgets_end_is_the_users():

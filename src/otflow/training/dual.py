@@ -30,6 +30,7 @@ _DRAWS = 2**15  # from the target
 _BLOCK = 100  # steps in one call
 _LOOSE = 100.0  # a residual r costs the dual r^2: no more than rounding
 _NEAR = 4096  # rows, the best of which is where the search for a point starts
+_OPTIMISER = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
 
 
 def descend_dual(
@@ -79,9 +80,6 @@ def descend_dual(
                 before, clock = clock, _passed(start, seconds)
                 last = clock - before  # another one may not fit
     return gathered(carry[0])
-
-
-_OPTIMISER = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
 
 
 def _passed(start: float, seconds: float) -> float:
