@@ -160,10 +160,11 @@ def test_the_dual_alone_ends_with_its_time(monkeypatch, pair):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(dual, "_block", block)
     monkeypatch.setattr(dual, "_DRAWS", 512)
+    monkeypatch.setattr(plan, "regress", lambda params, *given: params)
     found = w2.solve("otflow", Task(pair, "density", 2.0, settings={"width": 4}))
     assert len(blocks) == 6
-    scores = w2.scores(pair, found)  # of stages that were fitted to a plan of 256 points
-    assert max(scores["uvp P to Q"], scores["uvp Q to P"]) < 5
+    scores = w2.scores(pair, found)  # of the start, which is nearly exact between Gaussians
+    assert max(scores["uvp P to Q"], scores["uvp Q to P"]) < 1
     with pytest.raises(ValueError, match=r"settings: expected .*; got \['natural'\]"):
         w2.solve("otflow", Task(pair, "density", 2.0, settings={"natural": 0.5}))
 
