@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--certify", type=float, default=60.0, help="seconds of the dual's fit")
     parser.add_argument(
-        "--settings", default="{}", help="JSON: settings of OTFlow, or natural, to change"
+        "--settings",
+        default="{}",
+        help="JSON to change: settings of OTFlow, or natural; from d = 8 alpha, width, plan_iter",
     )
     parser.add_argument("--json", help="append every row to this file")
     parser.add_argument("--quick", action="store_true", help="10 seconds each, d = 2")

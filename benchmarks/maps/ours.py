@@ -2,25 +2,30 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
-from sklearn.base import clone
 
-from maps.base import Maps, Task
+from maps.base import Map, Maps, Task
 from otflow import OTFlow
+from otflow.data.rows import Rows
+from otflow.estimator.building import starting_potential
+from otflow.estimator.defaults import ridges
+from otflow.flow.flow import Flow
+from otflow.schemes import Conforming
+from otflow.support.precision import cast, precision
 from otflow.targets import GaussianMixture
+from otflow.training.plan import start_from_plan
 from timing.budget import fit_within
 
-SETTINGS = {  # the dual alone where P's components are too thin for the likelihood
-    2: {"learning_rate": 0.05, "batch_size": 1024},
-    8: {"plan_iter": 25_000},
-    32: {"plan_iter": 5_000},
-}
-_DUAL_ONLY = 8  # from so many dimensions on
+ALPHA = 300.0
+SETTINGS = {"alpha": ALPHA, "learning_rate": 0.05, "batch_size": 1024}  # with the likelihood
+_OF_THE_DUAL = {"alpha", "width", "plan_iter"}
+_DUAL_ONLY = 8  # dimensions from which P's components are too thin for the likelihood
+_MOST_STEPS = 10**6  # of the dual, which stops by the clock
 _REGULARISER = 1e-7  # P's components are as thin as 0.004
 _MOST = 6  # components
-_TIMED = 100, 600  # steps of two short runs, whose difference times a step
-_SHARE = 0.9  # of the time left that is planned for
 
 
 def solve(task: Task) -> Maps:
@@ -31,34 +36,47 @@ def solve(task: Task) -> Maps:
         density = GaussianMixture(pair.weights, pair.means, pair.covs)
     else:
         density = fitted(task.x, task.seed)
-    options = {"alpha": 300.0, "patience": 10**6, "random_state": task.seed, "n_steps": 1}
-    options |= SETTINGS.get(task.dim, SETTINGS[32]) | task.settings
-    natural = options.pop("natural", 0.0)  # share of the time for natural-gradient steps
-    model = OTFlow(target=density, standardize=False, verbose=False, max_iter=1, **options)
 
     def left() -> float:
         return task.seconds - (time.perf_counter() - start)
 
-    dual_only = task.dim >= _DUAL_ONLY
-    if dual_only:
-        model.set_params(plan_iter=_affordable(model, task.y, left))
+    by = _by_the_dual if task.dim >= _DUAL_ONLY else _by_the_likelihood
+    return by(task, density, left)
+
+
+def _by_the_dual(task: Task, density: GaussianMixture, left: Callable[[], float]) -> Maps:
+    """What the plan's start makes of one stage, and nothing after it."""
+    options = {"alpha": ALPHA, "width": ridges(*task.y.shape), "plan_iter": _MOST_STEPS}
+    if unknown := task.settings.keys() - _OF_THE_DUAL:
+        raise ValueError(f"settings: expected {_OF_THE_DUAL}; got {sorted(unknown)}.")
+    options |= task.settings
+    with precision("float32"):
+        size = options["alpha"], options["width"], 0, "gaussian"
+        potential = starting_potential(
+            task.y, density, *size, jax.random.key(task.seed), n_stages=1
+        )
+        ends = Rows(task.y), cast(density, np.float32)
+        found = start_from_plan(potential, *ends, options["plan_iter"], task.seed, seconds=left())
+        flow = Flow(found, density, Conforming(1))
+
+    def apply(map_: Callable[..., Any]) -> Map:
+        return lambda rows: np.asarray(map_(rows), float)
+
+    return Maps(apply(flow.inverse), apply(flow.forward))
+
+
+def _by_the_likelihood(task: Task, density: GaussianMixture, left: Callable[[], float]) -> Maps:
+    """The same start, then J."""
+    options: dict[str, Any] = {"patience": 10**6, "random_state": task.seed, "n_steps": 1}
+    options |= SETTINGS | task.settings
+    natural = options.pop("natural", 0.0)  # share of the time for natural-gradient steps
+    model = OTFlow(target=density, standardize=False, verbose=False, max_iter=1, **options)
     model.fit(task.y)
-    if not dual_only and left() > 0:
+    if left() > 0:
         cut = len(task.y) // 10
         model.set_params(warm_start=True, plan_iter=0)
         fit_within(model, task.y[cut:], task.y[:cut], left(), natural)
     return Maps(model.inverse_transform, model.transform)
-
-
-def _affordable(model: OTFlow, y: np.ndarray, left: Callable[[], float]) -> int:
-    """Steps of the dual for the time that is left, at most those asked for."""
-    stamps = []
-    for steps in (_TIMED[0], *_TIMED):  # the first compiles
-        clone(model).set_params(plan_iter=steps).fit(y)
-        stamps.append(time.perf_counter())
-    (fewer, more), (first, second) = _TIMED, np.diff(stamps)
-    pace = max(second - first, 1e-3) / (more - fewer)
-    return int(min(model.plan_iter, max(_TIMED[0], _SHARE * left() / pace)))
 
 
 def fitted(x: np.ndarray, seed: int) -> GaussianMixture:

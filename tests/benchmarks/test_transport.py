@@ -21,6 +21,7 @@ from maps.base import LEAGUES, Maps, Task  # noqa: E402
 from otflow import OTFlow  # noqa: E402
 from otflow.certificates import DualConfig, bracket_pairs  # noqa: E402
 from otflow.datasets import MapPair, Table  # noqa: E402
+from otflow.training import dual, plan  # noqa: E402
 from timing import budget  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -144,22 +145,28 @@ def test_training_is_planned_within_the_budget_and_stops_at_it(monkeypatch, natu
     np.testing.assert_allclose([1 / nll for _, nll in curve], np.add(ends, 100))
 
 
-def test_steps_of_the_dual_fit_the_time_that_is_left(monkeypatch):
-    """2 s to compile and 0.01 s a step, by a clock of its own; never more than asked for."""
-    now = 0.0
+def test_the_dual_alone_ends_with_its_time(monkeypatch, pair):
+    """By a clock of its own that a block of steps moves by 0.3 s."""
+    now, blocks = 0.0, []
 
-    class Paced(BaseEstimator):
-        def __init__(self, plan_iter=25_000):
-            self.plan_iter = plan_iter
+    def block(carry, *given):
+        nonlocal now
+        now += 0.3
+        blocks.append(given)
+        return carry
 
-        def fit(self, y):
-            nonlocal now
-            now += 2.0 + 0.01 * self.plan_iter
-
-    monkeypatch.setattr(ours, "time", SimpleNamespace(perf_counter=lambda: now))
-    assert ours._affordable(Paced(), None, lambda: 50.0) == 4500
-    assert ours._affordable(Paced(200), None, lambda: 50.0) == 200
-    assert ours._affordable(Paced(), None, lambda: -1.0) == 100
+    monkeypatch.setattr(ours, "_DUAL_ONLY", 2)
+    for module in (ours, plan, dual):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(dual, "_block", block)
+    monkeypatch.setattr(dual, "_DRAWS", 512)
+    monkeypatch.setattr(plan, "regress", lambda params, *given: params)
+    found = w2.solve("otflow", Task(pair, "density", 2.0, settings={"width": 4}))
+    assert len(blocks) == 6
+    scores = w2.scores(pair, found)  # of the start, which is nearly exact between Gaussians
+    assert max(scores["uvp P to Q"], scores["uvp Q to P"]) < 1
+    with pytest.raises(ValueError, match=r"settings: expected .*; got \['natural'\]"):
+        w2.solve("otflow", Task(pair, "density", 2.0, settings={"natural": 0.5}))
 
 
 def test_an_interrupt_before_the_budgets_end_is_the_users():

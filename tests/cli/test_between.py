@@ -10,6 +10,7 @@ from otflow import Between
 from otflow.cli.app import app
 from otflow.data.tables import Table, read_table, write_table
 from otflow.estimator.cells import read_cells, write_cells
+from otflow.training import Watch
 from tests.cells import cells
 from tests.fakes import forbid_training, no_plan, no_training
 from tests.report.documents import CERTIFICATE
@@ -104,6 +105,30 @@ def test_a_certificate_of_rows_held_out(here, monkeypatch):
     assert f"transport in [{CERTIFICATE.lower:.4g}, {CERTIFICATE.upper:.4g}] (95%)" in told
 
 
+def test_a_run_that_is_stopped_goes_on(made, tmp_path, monkeypatch):
+    """The same rows arrive as of a run that was not stopped; the map so far is kept."""
+    no_plan(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    words = [made / "x.csv", made / "y.csv", "--max-iter", 50]
+    run(*words, "--out", "whole.npy")
+
+    def stop(self, phase, row):
+        if row["iteration"] == 25:
+            raise KeyboardInterrupt
+
+    words += ["--out", "m.npy", "--model", "m.otflow", "--checkpoint", "c"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "report", stop)
+        told = " ".join(run(*words, "--checkpoint-every", 25, code=130).stderr.split())
+    assert "the map of the best weights so far is in m.otflow. Go on with" in told
+    assert "(the state is in c)" in told
+    Between.load("m.otflow")
+    assert "c holds a run" in run(*words, code=2).stderr
+    assert "alpha (100.0 there, 3.0 now)" in run(*words, "--resume", "--alpha", 3, code=2).stderr
+    run(*words, "--resume")
+    np.testing.assert_array_equal(read_table("m.npy").values, read_table("whole.npy").values)
+
+
 def test_cells(here, tmp_path):
     write_cells(tmp_path / "d.h5ad", cells())
     words = ["--time", "day", "--from", "0", "--to", "1", "--obsm", "X_pca"]
@@ -123,6 +148,9 @@ BAD = {
     "no second": ("x.csv --out m.csv", "SECOND: expected one with tables; got none."),
     "other columns": ("x.csv other.csv --out m.csv", "SECOND: expected the columns a, b"),
     "too far": ("x.csv y.csv --out m.csv --at 2", "--at: expected a number in [0, 1]"),
+    "nothing to resume": ("x.csv y.csv --out m.csv --resume", "resume: expected a checkpoint"),
+    "no steps": ("x.csv y.csv --out m.csv --checkpoint-every 0", "checkpoint_every: expected"),
+    "a folder": ("x.csv y.csv --out m.csv --checkpoint .", "it is a folder"),
     "a time": ("x.csv y.csv --out m.csv --time day", "--time: expected none with tables"),
     "cells and a table": (
         "d.h5ad y.csv --out m.h5ad --time day --from 0 --to 1",

@@ -18,6 +18,9 @@ CASES = [  # words of the command, the option that is asked for the file of the 
     ("between x.csv y.csv", "--out", "x.csv", "FIRST"),
     ("between x.csv y.csv", "--out", "y.csv", "SECOND"),
     ("between x.csv y.csv --out q.csv", "--model", "y.csv", "SECOND"),
+    ("between x.csv y.csv --out q.csv", "--checkpoint", "x.csv", "FIRST"),
+    ("between x.csv y.csv --out q.csv --resume", "--checkpoint", "y.csv", "SECOND"),
+    ("between d.h5ad --time t --from 0 --to 1 --out q.h5ad", "--checkpoint", "d.h5ad", "FIRST"),
     ("between d.h5ad --time t --from 0 --to 1", "--out", "d.h5ad", "FIRST"),
     ("score m.otflow x.csv", "--out", "x.csv", "DATA"),
     ("score data.npy x.csv", "--out", "data.npy", "MODEL"),
@@ -41,7 +44,7 @@ CASES = [  # words of the command, the option that is asked for the file of the 
 ]
 # what each command reads and writes; a new path has to be looked at here
 PATHS = {
-    "between": {"first", "second", "out", "model"},
+    "between": {"first", "second", "out", "model", "checkpoint"},
     "certify": {"model", "data"},
     "demo": {"out"},
     "export": {"model", "out"},
@@ -121,7 +124,7 @@ def test_an_output_that_is_an_input(here, words, option, path, name):
 
 @pytest.mark.parametrize("how", [os.symlink, os.link])
 @pytest.mark.parametrize(
-    ("words", "option", "path", "name"), CASES[:1] + CASES[8:11] + CASES[16:17]
+    ("words", "option", "path", "name"), CASES[:1] + CASES[11:14] + CASES[19:20]
 )
 def test_links(here, tmp_path, how, words, option, path, name):
     link = tmp_path / f"link{Path(path).suffix}"
@@ -132,6 +135,7 @@ def test_links(here, tmp_path, how, words, option, path, name):
 def test_two_outputs_in_one_file(here):
     refused(["fit", "x.csv", "--out", "q", "--log", "./q"], "--out")
     refused(["between", "x.csv", "y.csv", "--out", "q.csv", "--model", "q.csv"], "--out")
+    refused(["between", "x.csv", "y.csv", "--out", "q.csv", "--checkpoint", "q.csv"], "--out")
     refused(["fit", "x.csv", "--out", "q", "--log", "log", "--checkpoint", "log"], "--log")
 
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from otflow.potentials import ConvexStages, GaussianBase
 from otflow.reference import discrete
 from otflow.targets import AbstractTarget, GaussianMixture
-from otflow.training import Rows, plan
+from otflow.training import Rows, dual, plan
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -21,6 +21,7 @@ X = RNG.standard_normal((60, 2))
 def small(monkeypatch):
     monkeypatch.setattr(plan, "_MOST", 150)
     monkeypatch.setattr(plan, "_BATCH", 128)
+    monkeypatch.setattr(dual, "_BATCH", 128)
 
 
 def two():
@@ -129,7 +130,7 @@ class TestDual:
     def test_a_dual_that_breaks_costs_a_warning(self, small, monkeypatch):
         """The regression's stages are kept; a single step is enough to be asked for."""
         broken = lambda params, *rest: jax.tree.map(lambda a: a * np.nan, params)  # noqa: E731
-        monkeypatch.setattr(plan, "_descend_dual", broken)
+        monkeypatch.setattr(plan, "descend_dual", broken)
         base = GaussianBase.solve(np.zeros(2), np.eye(2), 1e9, *two().moments())
         start = ConvexStages.create(base, 1, 16, KEY)
         with pytest.warns(UserWarning, match="plan_iter: the dual became non-finite"):

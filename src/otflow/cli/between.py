@@ -1,7 +1,8 @@
 """`otflow between`: carry the rows of one population to another."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import typer
 from jaxtyping import Float
 
-from otflow.cli.errors import clean_errors
+from otflow.cli.errors import clean_errors, fail, how_to_go_on
 from otflow.support.jsontext import json_text
 
 _HELD = 0.2  # of both populations, for the certificate
@@ -48,6 +49,13 @@ def between(
     ] = False,
     seconds: Annotated[float, typer.Option(help="Time that --certify may fit for.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File for the training's state, to resume it from.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between its writes.")] = 100,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint where there is one.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Carry the rows of FIRST to the population of SECOND by optimal transport.
@@ -58,9 +66,11 @@ def between(
     from otflow.cli.tables import PIPE, check_target
     from otflow.support.checks import check_share
     from otflow.support.files import check_apart, check_writable
+    from otflow.training import Watch
 
-    settings = {"alpha": alpha, "n_steps": n_steps, "max_iter": max_iter, "seed": seed}
-    settings |= {"max_components": max_components}
+    settings: dict[str, Any] = {"alpha": alpha, "n_steps": n_steps, "max_iter": max_iter}
+    settings |= {"max_components": max_components, "seed": seed, "resume": resume}
+    settings |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
     inputs = {"FIRST": first, "SECOND": second}
     cells = first.suffix.lower() == _CELLS
     if cells and out.suffix.lower() != _CELLS:
@@ -71,7 +81,8 @@ def between(
         check_target(out, inputs)
     if model is not None:
         check_writable(model)
-    check_apart({"--out": out, "--model": model}, inputs)
+    check_apart({"--out": out, "--model": model, "--checkpoint": checkpoint}, inputs)
+    Watch(checkpoint, checkpoint_every, resume)  # checked before anything is read
     check_share("--at", at)
     times = {"--time": time, "--from": start, "--to": end}
     if cells:
@@ -81,7 +92,8 @@ def between(
     else:
         _refuse("with tables", times | {"--obsm": obsm})
         source = _of_tables(first, columns, condition, *_needed("with tables", {"SECOND": second}))
-    found, certificate = _fitted(source, settings, seconds if certify else None, seed)
+    with _kept_if_stopped(model, checkpoint):
+        found, certificate = _fitted(source, settings, seconds if certify else None, seed)
     source.write(out, found.interpolate(source.x, at, source.condition_x))
     if model is not None:
         found.save(model)
@@ -187,6 +199,23 @@ def _fitted(source: _Source, settings: dict[str, Any], seconds: float | None, se
     found: Any = transport_between(x, y, condition_x=c_x, condition_y=c_y, **settings)
     options = {"seconds": seconds, "seed": seed}
     return found, found.certify(x_held, y_held, c_x_held, c_y_held, **options)
+
+
+@contextlib.contextmanager
+def _kept_if_stopped(model: Path | None, checkpoint: Path | None) -> Iterator[None]:
+    """Training that is stopped within leaves its map so far, and is told how to go on."""
+    from otflow.estimator.estimator import TrainingDivergedError
+
+    try:
+        yield
+    except (KeyboardInterrupt, TrainingDivergedError) as stop:
+        told = "training stopped early"
+        if (fitted := getattr(stop, "fitted", None)) is not None:
+            if model is not None:
+                fitted.save(model)
+                told += f"; the map of the best weights so far is in {model}"
+            fail(f"{told}. {how_to_go_on(checkpoint)}")
+        raise
 
 
 def _text(said: dict[str, Any], certificate: Any) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -36,3 +37,10 @@ def fail(message: str) -> None:
     message = " ".join(message.split())
     Console(stderr=True, highlight=False).print("[bold red]error:[/]", end=" ")
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+
+
+def how_to_go_on(checkpoint: Path | None) -> str:
+    """What to do when training was stopped."""
+    if checkpoint is None:
+        return "With --checkpoint FILE a run can be gone on with."
+    return f"Go on with the same command and --resume (the state is in {checkpoint})."

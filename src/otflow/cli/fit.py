@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from otflow.cli.config import load_config, to_toml
-from otflow.cli.errors import clean_errors, fail
+from otflow.cli.errors import clean_errors, fail, how_to_go_on
 from otflow.support.jsontext import json_text
 
 _NOT_SETTINGS = {
@@ -162,7 +162,7 @@ def fit(
                 if first and hasattr(model, "flow_"):
                     model.save(out)
                     kept = f"training stopped early; the best weights so far are in {out}"
-                    fail(f"{kept}. {_how_to_go_on(checkpoint)}")
+                    fail(f"{kept}. {how_to_go_on(checkpoint)}")
                 raise
         if not first:
             return
@@ -253,12 +253,6 @@ def _logs(options: dict[str, Any], resume: bool) -> Any:
         if options["mlflow"]:
             found.append(stack.enter_context(logs.mlflow(_plain(options))))
         yield found
-
-
-def _how_to_go_on(checkpoint: Path | None) -> str:
-    if checkpoint is None:
-        return "With --checkpoint FILE a run can be gone on with."
-    return f"Go on with the same command and --resume (the state is in {checkpoint})."
 
 
 def _once(function: Any) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from otflow.potentials.packed import dense, packed_dim, pairs, sweep, unpack
+from otflow.potentials.packed import apply, dense, packed_dim, pairs, sweep, unpack
 from otflow.support.precision import default_rules
 
 SWEPT = 16  # columns up to which sweeps over all points beat a call of LAPACK a point (measured)
@@ -111,6 +111,17 @@ def factorise_packed(packed: Float[Array, "t n"]) -> tuple[Array, Array]:
     return found, jnp.moveaxis(inverse, 0, -1)
 
 
+def solve_packed(
+    packed: Float[Array, "t n"], b: Float[Array, "n d"]
+) -> tuple[Float[Array, " n"], Float[Array, "n d"]]:
+    """(log det M, M^-1 b) of packed positive definite matrices; wide ones without an inverse."""
+    if packed_dim(packed.shape[0]) <= SWEPT:
+        found, inverse = factorise_packed(packed)
+        return found, apply(inverse, b)
+    L = jnp.linalg.cholesky(dense(packed))
+    return _log_det_of(L), _substituted(L, b)
+
+
 def factorise(M: Array) -> tuple[Array, Array]:
     """(log det, inverse) of each matrix; NaN log det where it is not positive definite."""
     d = M.shape[-1]
@@ -128,15 +139,22 @@ def factorise(M: Array) -> tuple[Array, Array]:
     L = jnp.linalg.cholesky(M)
     identity = jnp.broadcast_to(jnp.eye(d, dtype=M.dtype), M.shape)
     half = jax.scipy.linalg.solve_triangular(L, identity, lower=True)
-    log_diagonal = jnp.log(jnp.diagonal(L, axis1=1, axis2=2))
-    return 2 * jnp.sum(log_diagonal, axis=1), jnp.swapaxes(half, 1, 2) @ half
+    return _log_det_of(L), jnp.swapaxes(half, 1, 2) @ half
 
 
 def solve_definite(M: Float[Array, "n d d"], b: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """M^-1 b for each matrix; NaN or a wrong direction where it is not positive definite."""
     if M.shape[-1] <= SWEPT:
         return jnp.einsum("nij,nj->ni", factorise(M)[1], b)
-    L = jnp.linalg.cholesky(M)
+    return _substituted(jnp.linalg.cholesky(M), b)
+
+
+def _log_det_of(L: Float[Array, "n d d"]) -> Float[Array, " n"]:
+    return 2 * jnp.sum(jnp.log(jnp.diagonal(L, axis1=1, axis2=2)), axis=1)
+
+
+def _substituted(L: Float[Array, "n d d"], b: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """(L L')^-1 b."""
     half = jax.scipy.linalg.solve_triangular(L, b[..., None], lower=True)
     return jax.scipy.linalg.solve_triangular(L, half, lower=True, trans=1)[..., 0]
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from otflow.potentials.base import AbstractPotential, AbstractStages
-from otflow.potentials.packed import apply
-from otflow.schemes.log_det import factorise_packed, solve_definite
+from otflow.schemes.log_det import solve_definite, solve_packed
 
 _MOST_NEWTON = 60
 _FEW = 8  # once no more than 1 in so many is left, the others stop costing
@@ -43,25 +42,27 @@ def invert_stage(
     t: Array | float,
     guess: Float[Array, "n d"] | None = None,
     solved: Solved | None = None,
+    loose: float = 1.0,
 ) -> Inverted:
     """x with T_k(x) = y, k the stage of t, by Newton with a line search.
 
     The Jacobian is positive definite with eigenvalues above a floor, so a short enough step always
     shrinks the residual and the iteration converges from anywhere. Without a guess it starts where
     a point comes from that goes on as y would. The last few points go on without the others.
-    `solved` is of another map than grad u_k.
+    `solved` is of another map than grad u_k; residuals may be `loose` times those of rounding.
     """
     solved = _solved if solved is None else solved
+    goal = loose * _goal(y)
     few = (y.shape[0] + _FEW - 1) // _FEW
     x = 2 * y - potential.image(y, t) if guess is None else guess
     size, newton, log_det = solved(potential, y, t, x)
-    start = _Descent(x, newton, size, jnp.ones_like(size), log_det, size <= _goal(y))
-    found = _descend(potential, y, t, start, few, solved)
+    start = _Descent(x, newton, size, jnp.ones_like(size), log_det, size <= goal)
+    found = _descend(potential, y, t, start, few, solved, goal)
     last = jax.lax.slice_in_dim(jnp.argsort(found.done), 0, few)
     of_last = _Descent(*(array[last] for array in found))
-    rest = _descend(potential.of_points(last), y[last], t, of_last, 0, solved)
+    rest = _descend(potential.of_points(last), y[last], t, of_last, 0, solved, goal[last])
     found = _Descent(*(array.at[last].set(new) for array, new in zip(found, rest, strict=True)))
-    return Inverted(found.x, found.log_det, found.size <= 100 * _goal(y))
+    return Inverted(found.x, found.log_det, found.size <= 100 * goal)
 
 
 def _descend(
@@ -71,9 +72,9 @@ def _descend(
     start: _Descent,
     left: int,
     solved: Solved,
+    goal: Float[Array, " n"],
 ) -> _Descent:
     """Newton steps until no more than `left` points are not done."""
-    goal = _goal(y)
 
     def body(carry: tuple[_Descent, Array]) -> tuple[_Descent, Array]:
         state, iteration = carry
@@ -105,8 +106,8 @@ def _solved(
     """The residual's size, the Newton step and the log-determinant at x."""
     found = potential.step(x, t)
     residual = found.points - y
-    log_det, inverse = factorise_packed(found.jacobian)
-    return _norm(residual), apply(inverse, residual), log_det
+    log_det, newton = solve_packed(found.jacobian, residual)
+    return _norm(residual), newton, log_det
 
 
 def _goal(y: Float[Array, "n d"]) -> Float[Array, " n"]:

@@ -7,6 +7,8 @@ not of a few thousand points, and not noisy in high dimensions. Under a conditio
 paired with a cost on the difference of their conditions, and stages are regressed on that plan.
 """
 
+import math
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -16,19 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from otflow.data.rows import Rows
-from otflow.parallel.devices import everywhere, gathered, on_shards, place, row_mesh, total
 from otflow.potentials.base import AbstractPotential, AbstractStages
-from otflow.schemes.newton import invert_stage
 from otflow.support.compiling import hot_jit
 from otflow.support.precision import cast, dtype_of, precision
 from otflow.targets import AbstractTarget
-from otflow.training.progress import TrainingProgress
+from otflow.training.dual import descend_dual
 from otflow.training.step import split_trainable
 
 Tree = TypeVar("Tree")
@@ -39,8 +38,6 @@ _BESIDE = 10.0  # a deviation of the condition, in those of the rows: what a pla
 _FAR = 5.0  # deviations from the mean at which a draw is left out of a plan under a condition
 _BATCH, _RATE = 512, 0.02
 _MOST = 1000  # steps of the regression
-_DRAWS = 2**15  # from the target, for the dual
-_BLOCK = 100  # steps of the dual in one call
 
 
 def start_from_plan(
@@ -50,6 +47,7 @@ def start_from_plan(
     steps: int,
     seed: int,
     verbose: bool = False,
+    seconds: float = math.inf,
 ) -> AbstractPotential:
     """The stages that carry rows to their partners, along straight lines.
 
@@ -60,7 +58,9 @@ def start_from_plan(
         steps: of Adam.
         seed: of rows, draws and batches.
         verbose: show a progress bar, on a terminal.
+        seconds: within which one stage's descent of the dual ends, whatever the steps.
     """
+    start = time.perf_counter()
     params, static = split_trainable(potential)
     paired = pairs(rows, target, seed)
     ends = cast((paired.start, paired.end), dtype_of(params))
@@ -69,7 +69,8 @@ def start_from_plan(
     )
     params = regress(params, static, _missed, ends, order)
     if potential.n_steps == 1 and isinstance(potential, AbstractStages):
-        found = _descend_dual(params, static, rows, target, steps, seed, verbose)
+        share, left = _shares(rows), seconds - (time.perf_counter() - start)
+        found = descend_dual(params, static, rows, share, target, steps, seed, verbose, left)
         told = "the dual became non-finite, training starts from the discrete plan alone"
         params = if_finite(found, params, told)
     return eqx.combine(params, static)
@@ -196,54 +197,3 @@ def regress(
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, optimiser.init(params)), order)[0][0]
-
-
-def _descend_dual(
-    params: Any,
-    static: Any,
-    rows: Rows,
-    target: AbstractTarget,
-    steps: int,
-    seed: int,
-    verbose: bool,
-) -> Any:
-    """Adam on the dual, of batches of rows and of draws, both cut over the devices."""
-    rng, share = np.random.default_rng([seed, 2]), _shares(rows)
-    draws = target.sample(jax.random.key(seed + 1), _DRAWS)
-    mesh = row_mesh(_BATCH)
-    batch = _BATCH - _BATCH % mesh.size  # a multiple of the devices
-    ends = cast((np.asarray(rows.x), np.asarray(draws)), dtype_of(params))
-    static, ends = everywhere((static, ends), mesh)
-    carry = everywhere((params, _optimiser(steps).init(params)), mesh)
-    with TrainingProgress(steps, verbose, "start from the plan") as bar:
-        for first in range(0, steps, _BLOCK):
-            size = min(_BLOCK, steps - first), batch
-            picks = rng.choice(len(rows.x), size, p=share), rng.integers(_DRAWS, size=size)
-            carry = _dual_block(carry, static, ends, place(picks, mesh, 1), mesh, steps)
-            bar.advance_to(first + size[0])
-    return gathered(carry[0])
-
-
-@hot_jit
-def _dual_block(carry: Any, static: Any, ends: Any, picks: Any, mesh: Mesh, steps: int) -> Any:
-    optimiser = _optimiser(steps)
-
-    def dual(params: Any, x: Array, y: Array) -> Array:
-        """Its part of the batch's mean. By the envelope theorem x* = argmax is held fixed."""
-        potential = eqx.combine(params, static)
-        found = invert_stage(jax.lax.stop_gradient(potential), y, 0.0)
-        best = jax.lax.stop_gradient(found.points)
-        conjugate = jnp.sum(best * y, axis=1) - potential.convex_value(best, 0.0)
-        conjugate = jnp.where(found.converged, conjugate, 0.0)
-        return jnp.sum(potential.convex_value(x, 0.0) + conjugate) / (_BATCH * x.shape[1])
-
-    def local(carry: Any, static: Any, ends: Any, of_rows: Array, of_draws: Array) -> Any:
-        def step(carry: tuple[Any, Any], pick: tuple[Array, Array]) -> tuple[tuple[Any, Any], None]:
-            params, state = carry
-            gradient = total(jax.grad(dual)(params, ends[0][pick[0]], ends[1][pick[1]]))
-            updates, state = optimiser.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, carry, (of_rows, of_draws))[0]
-
-    return on_shards(local, mesh, (carry, static, ends), picks, (1, 1))
