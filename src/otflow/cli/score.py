@@ -37,7 +37,7 @@ def score(
     if out is not None:
         check_target(out, {"MODEL": model, "DATA": data})
     flow = load(model)
-    table = read_input(data, columns)
+    table = read_input(data, columns, flow)
     rows, condition = matching(flow, table, columns), condition_of(flow, table)
     log_prob = flow.score_samples(rows, condition)
     if out is not None:
