@@ -294,6 +294,8 @@ def test_columns_by_what_they_are(folder):
     assert (
         "got name (String)" in run("score m wide.csv --columns income,name,visits", code=2).stderr
     )
+    wide.drop("profit").write_csv("lacks.csv")
+    assert "got no profit, which the model has, and name" in run("score m lacks.csv", code=2).stderr
     run("sample m --out s.csv -n 20 --condition 1")
     drawn = read_table("s.csv").values
     assert (drawn[:, 1] == drawn[:, 1].round()).all()

@@ -154,7 +154,8 @@ def _read_frame(
         raise _unreadable(path, error) from error
     if frame.is_empty():
         raise ValueError(f"{path}: expected at least one row and one column; got {frame.shape}.")
-    if columns is None and own and set(own) <= set(frame.columns):
+    lacking = [name for name in own if name not in frame.columns]
+    if columns is None and own and not lacking:
         columns = own
     if columns is None:
         check_index(str(path), frame.columns)
@@ -162,6 +163,8 @@ def _read_frame(
         check_chosen(columns, frame.columns)
         frame = frame.select(columns)
     if wrong := not_numeric(frame):
+        if columns is None and lacking:
+            wrong = f"no {', '.join(lacking)}, which the model has, and {wrong}"
         raise ValueError(f"{path}: expected numeric columns; got {wrong}.")
     values = frame.cast(polars.Float64).fill_null(float("nan")).to_numpy()
     return Table(np.asarray(values, np.float64).reshape(frame.shape), tuple(frame.columns))
