@@ -103,8 +103,8 @@ class Summary:
                 told = f"better than both baselines, by {size} or more"
         if not self.findings:
             return f"Good as far as {self.n:,} rows show: {told}, and nothing was found wrong."
-        number = len(self.findings)
-        return f"{'1 finding' if number == 1 else f'{number} findings, worst first'}; {told}."
+        many = len(self.findings)
+        return f"{'1 finding' if many == 1 else f'{many} findings, worst first'}; {told}."
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -135,8 +135,7 @@ class Summary:
             ("training", f"step {self.course.kept} kept of {self.course.last}", _ended(self)),
         ]
         if self.without_density:
-            told = lacking(self.without_density, self.n)
-            found.append(("left out", str(self.without_density), f"{told}; no nll above has them"))
+            found.append(("left out", lacking(self.without_density, self.n), "of every nll above"))
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -75,8 +75,8 @@ def _kinds(x: Float[np.ndarray, " n"], rounded: bool) -> Iterator[tuple[str, str
         if not rounded:
             yield "few", f" ({len(values)} values)"
         return
-    step = rounding_step(x)
-    if step and not rounded:
+    step = 0.0 if rounded else rounding_step(x)
+    if step:
         yield "rounded", f" (step {step:g})"
     continuous, far = not (rounded or step), far_out(x)
     told = _mass(x[far], len(x), _ALONE * far.sum())
