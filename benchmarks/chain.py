@@ -35,7 +35,6 @@ OPTIONS: dict[str, Any] = {
     "verbose": False,
     "standardize": False,
 }
-JOINT_RATE = 0.01  # a fifth of the blocks' own, as in `joint_iter` steps
 VALIDATION_ROWS = 10_000
 _EVERY = 25
 PUBLISHED = {"OT-Flow": -0.30, "JKO-iFlow": -0.40, "FFJORD": -0.46, "spline flow": -0.66}  # POWER
@@ -68,7 +67,6 @@ def chain(data: Table, seconds: float, together: bool) -> OTFlowChain:
     model.fit(rows, X_val=held)
     if not together:
         return model
-    model.set_params(learning_rate=JOINT_RATE)
     stamps: list[float] = []
     probe = copy.deepcopy(model).set_params(max_iter=4 * _EVERY)
     probe.partial_fit(

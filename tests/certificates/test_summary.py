@@ -14,6 +14,7 @@ from otflow import OTFlow
 from otflow.certificates.baselines import baselines
 from otflow.certificates.calibration import coverages, marginal_p_values
 from otflow.certificates.course import Course
+from otflow.certificates.summary import Compared
 from otflow.data.preprocessing import ColumnMap
 from otflow.data.quirks import quirks
 from tests.fakes import SMALL, no_training, untrained
@@ -62,6 +63,20 @@ def test_every_face_says_the_same(gaussian):
             assert what in text
     assert str(found).startswith(found.verdict)
     assert max(map(len, str(found).split("\n\n", 1)[1].splitlines())) <= 100
+
+
+def test_what_the_table_says_of_a_worse_flow_and_of_an_early_end(gaussian):
+    """No "lower by -2": the gain has its own word. A slope is told where it could go on only."""
+    _, found = gaussian
+    worse = Compared("Gaussian", 1.0, -2.0, (-2.5, -1.5), "told")
+    early = Course("early_stopping", 10, 20, -2e7, False, 0.0)
+    rows = dataclasses.replace(found, compared=(worse,), course=early).rows
+    assert rows[1] == ("nll of a Gaussian", "1.00 nats",
+                       "flow worse: higher by 2.000 [1.500, 2.500]; told")  # fmt: skip
+    assert rows[-1] == ("training", "step 10 kept of 20", "stopped early")
+    going = dataclasses.replace(early, status="max_iter", slope=-0.5)
+    told = dataclasses.replace(found, course=going).rows[-1][2]
+    assert told == "all steps were taken; nll -0.5 nats per 1,000 steps at the end"
 
 
 def test_a_wrong_density_is_found(gaussian):
@@ -203,7 +218,7 @@ def test_quirks_by_name():
     few, rounded, mass, tail = quirks(X, names, ColumnMap.identity(6))
     assert few.startswith("column(s) kind (3 values) hold 10 values or fewer")
     assert rounded.startswith("column(s) count (step 1), tenths (step 0.1) are")
-    assert mass.startswith("column(s) rain (29% at 0) have")
+    assert mass.startswith(f"column(s) rain ({100 * np.mean(zeros == 0):.3g}% at 0) have")
     assert tail.startswith("column(s) heavy have very heavy tails, easier to fit with arcsinh=")
     mapped = ColumnMap((None,) * 6, (None,) * 6, (0.0,) * 6, (*[None] * 4, (0.0, 1.0), None))
     assert [told[:20] for told in quirks(X, names, mapped)] == [
@@ -215,3 +230,20 @@ def test_quirks_by_name():
     (many,) = quirks(RNG.integers(2, size=(50, 20)), list("abcdefghijklmnopqrst"),
                      ColumnMap.identity(20))  # fmt: skip
     assert "h (2 values) and 12 more hold" in many
+    (ended,) = quirks(np.exp(3 * RNG.standard_normal((n, 1))), ["flux"], ColumnMap.identity(1))
+    assert ended.startswith("column(s) flux (all above 0) have very heavy tails")
+
+
+def test_a_sign_for_what_is_missing_is_no_tail():
+    """-999 among numbers or integers, also where the fit knows of the steps; counts stay counts."""
+    X = np.column_stack(
+        [RNG.standard_normal(500), RNG.poisson(30, 500), RNG.poisson(0.7, 500) ** 4]
+    )
+    assert len(quirks(X, ["level", "count", "bursts"], ColumnMap.identity(3))) == 2
+    X[:25, :2] = -999
+    told = quirks(X, ["level", "count", "bursts"], ColumnMap.identity(3))
+    alone = "column(s) level (5% at -999), count (5% at -999) have many rows on one value"
+    assert next(text for text in told if "one value" in text).startswith(alone)
+    assert not any("tails" in text for text in told)
+    known = ColumnMap((None,) * 3, (None,) * 3, (0.0, 1.0, 1.0))
+    assert [text[:60] for text in quirks(X, ["level", "count", "bursts"], known)] == [alone[:60]]

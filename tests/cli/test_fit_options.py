@@ -287,6 +287,15 @@ def test_columns_by_what_they_are(folder):
     scored = json.loads(run("score m t.csv --json").stdout)["log_prob"]
     rows = polars.DataFrame(values[:, :3], schema=["income", "visits", "profit"])
     assert scored == pytest.approx(found.score(rows, condition=values[:, 3]), rel=1e-6)
+    wide = polars.read_csv("t.csv").with_columns(name=polars.lit("A1"), note=None)
+    wide.select(wide.columns[::-1]).write_csv("wide.csv")
+    assert json.loads(run("score m wide.csv --json").stdout)["log_prob"] == scored
+    assert json.loads(run("score m - --json", stdin=wide.write_csv()).stdout)["rows"] == len(values)
+    assert (
+        "got name (String)" in run("score m wide.csv --columns income,name,visits", code=2).stderr
+    )
+    wide.drop("profit").write_csv("lacks.csv")
+    assert "got no profit, which the model has, and name" in run("score m lacks.csv", code=2).stderr
     run("sample m --out s.csv -n 20 --condition 1")
     drawn = read_table("s.csv").values
     assert (drawn[:, 1] == drawn[:, 1].round()).all()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+import otflow.estimator.chain
 import otflow.estimator.chaining
 from otflow import OTFlow, OTFlowChain, load
 from otflow.data.shards import ShardedTable
@@ -127,6 +128,30 @@ class TestFitted:
         again.partial_fit(X, X_val=HELD)
         assert again.score(HELD) >= model.score(HELD) - 1e-6
         assert len(again.blocks_) == 2
+
+    @pytest.mark.parametrize("rate", [None, 0.02])
+    def test_it_goes_on_as_joint_steps_train(self, model, monkeypatch, rate):
+        """A fifth of the blocks' rate, and their alpha, in both."""
+        told = []
+
+        def heard(settings, *args, **options):
+            told.append((settings.learning_rate, settings.alpha, settings.weight_decay))
+            raise InterruptedError
+
+        again = pickle.loads(pickle.dumps(model)).set_params(learning_rate=rate)
+        monkeypatch.setattr(otflow.estimator.chain, "fit_flow", heard)
+        with pytest.raises(InterruptedError):
+            again.partial_fit(X, X_val=HELD)
+        assert told[0][:2] == (0.2 * (rate or 0.05), model.used("alpha"))
+        train = otflow.estimator.chaining.fit_flow
+        monkeypatch.setattr(
+            otflow.estimator.chaining,
+            "fit_flow",
+            lambda *args, start=None: train(*args) if start is None else heard(*args),
+        )
+        with pytest.raises(InterruptedError):
+            OTFlowChain(**TINY | {"learning_rate": rate}).fit(X, X_val=HELD)
+        assert told[1][0] == told[0][0]
 
     def test_a_clone_has_the_settings_alone(self, model):
         again = clone(model)

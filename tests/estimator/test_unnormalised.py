@@ -126,7 +126,7 @@ def test_a_file_keeps_the_law_but_not_the_log_density(found, tmp_path):
     with pytest.raises(ValueError, match="not a readable otflow model"):
         load(path)
     (tmp_path / "other").write_bytes(b"x" * 100)
-    with pytest.raises(ValueError, match="not a readable otflow model"):
+    with pytest.raises(ValueError, match="not a readable posterior"):
         Posterior.load(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
         Posterior.load(tmp_path / "none")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from otflow.data.preprocessing import ColumnMap
-from otflow.report.column_panels import framed, marginal_panels, pair_panels
+from otflow.report.column_panels import framed, marginal_panels, on_axes, pair_panels
 from otflow.report.content import Cloud
 from otflow.report.plots import figure
 
@@ -20,12 +20,39 @@ def rows(n, seed):
 
 def test_dependent_columns_come_first_and_in_their_own_units():
     x = rows(1000, 0)
-    panels = pair_panels(x, rows(500, 1), NAMES, "rows")
+    panels = pair_panels(x, rows(500, 1), ColumnMap.identity(4), NAMES, "rows")
     assert panels[0].key == "pair-0-1"
     assert (panels[0].x_name, panels[0].y_name) == ("a", "b")
     assert not panels[0].one_scale
     np.testing.assert_array_equal(panels[0].clouds[0].points, x[:, :2])
     assert len(panels) == 4
+
+
+def test_columns_with_tails_are_drawn_as_they_are_mapped():
+    """Logarithms to an end, arcsinh as fitted; counts, shares and plain columns in their units."""
+    lower, upper = (0.0, 2.0, None, None, -0.5, 0.0, None), (None, None, 5.0, None, None, 1.0, None)
+    tails = (None, None, None, (1.0, 2.0), None, None, None)
+    chart = ColumnMap(lower, upper, (0.0,) * 4 + (1.0, 0.0, 0.0), tails)
+    rng = np.random.default_rng(0)
+    far = np.exp(5 * rng.standard_normal((500, 4)))
+    x = np.column_stack([far * [1e-15, 1, -1, 1] + [0, 2, 5, 0], rng.poisson(3, 500),
+                         rng.uniform(size=500), rng.standard_normal(500)])  # fmt: skip
+    mapped = [np.log(x[:, 0]), np.log(x[:, 1] - 2), -np.log(5 - x[:, 2]),
+              np.arcsinh((x[:, 3] - 1) / 2)]  # fmt: skip
+    panels = {p.key: p for p in marginal_panels(x, x[:400], chart, tuple("abcdefg"), "rows")}
+    told = ["log(a)", "log(b - 2)", "-log(5 - c)", "arcsinh((d - 1) / 2)", "e", "f", "g"]
+    assert all(p.x_name == told[int(key[-1])] for key, p in panels.items())
+    assert panels["marginal-0"].title == "Column a"
+    (pair,) = pair_panels(x[:, :2], x[:400, :2], ColumnMap(lower[:2], upper[:2], (0.0, 0.0)),
+                          ("a", "b"), "rows")  # fmt: skip
+    np.testing.assert_allclose(pair.clouds[0].points, np.column_stack(mapped[:2]))
+    np.testing.assert_allclose(on_axes(x, chart), np.column_stack([*mapped, x[:, 4:]]))
+
+
+def test_small_units_have_a_frame_of_their_size():
+    points = 1e-15 * np.random.default_rng(0).standard_normal((500, 2))
+    panel = framed("key", "title", "", [Cloud("rows", points, "data")], ("x", "y"), alike=True)
+    assert np.ptp(panel.window, axis=0).max() < 1e-14
 
 
 def test_rounded_columns_are_bars_at_their_values():

@@ -111,7 +111,7 @@ class TestNumbers:
         assert (found.without, all_rows.without) == (2, 0)
         np.testing.assert_allclose(found.log_prob, all_rows.log_prob[:-2], rtol=1e-5)
         rows = dict(_row_section(plane(), found, "the data").panels[0].rows)
-        assert rows["Rows"] == "2,046; 2 more have no density and are left out everywhere"
+        assert rows["Rows"] == "2,046; 2 of 2,048 rows have no density and are left out everywhere"
         value = float(rows["nll"].split(" ± ")[0])
         assert value == pytest.approx(-all_rows.log_prob[:-2].mean(), rel=1e-3)
         with pytest.raises(ValueError, match="X: expected rows that have a density"):

@@ -210,6 +210,8 @@ class TestExclusion:
         """1/2 W2^2 - J < 0: the fit leaves such points out, and says so."""
         found = summary(self.cells(0, 0, 0, 0, 1.5))
         assert "J - J* is 150 % of what is left" in evidence(found, "1/2 W2^2 - J falls")
+        far = summary(self.cells(0, 0, 0, 0, 4977.3))
+        assert "J - J* is 4,977 times what is left" in evidence(far, "1/2 W2^2 - J falls")
         claim = "J <= 1/2 W2^2, that is alpha KL <= 1/2 W2^2 - transport"
         assert verdicts(found)[claim] == "violated"
 

@@ -9,11 +9,11 @@ from otflow.certificates.course import Course
 from otflow.certificates.two_sample import TwoSample
 from otflow.support.html import number, table
 from otflow.support.jsontext import plain
+from otflow.support.statistics import lacking
 from otflow.support.text import text_table
 
 _P_VALUE = 0.01
 _ROUND_TRIP = 0.01  # standard deviations of the flow's space
-_ORDER = "worst first"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Summary:
                 told = f"better than both baselines, by {size} or more"
         if not self.findings:
             return f"Good as far as {self.n:,} rows show: {told}, and nothing was found wrong."
-        found = f"{len(self.findings)} finding{'s' if len(self.findings) > 1 else ''}"
-        return f"{found}, {_ORDER}; {told}."
+        many = len(self.findings)
+        return f"{'1 finding' if many == 1 else f'{many} findings, worst first'}; {told}."
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -114,10 +114,7 @@ class Summary:
         found = [("held-out nll", f"{_interval(self.nll, (low, high), 2)} nats", told)]
         for x in self.compared:
             nll = f"{x.nll:.2f} nats" if math.isfinite(x.nll) else "unknown"
-            if math.isfinite(x.gain):
-                gain = f"flow {x.verdict}: lower by {_interval(x.gain, x.interval, 3)}; "
-            else:
-                gain = ""
+            gain = f"flow {x.verdict}: {_gained(x)}; " if math.isfinite(x.gain) else ""
             found.append((f"nll of a {x.name}", nll, gain + x.told))
         for c in self.coverage:
             share = f"{100 * c.share:.1f} % [{100 * c.interval[0]:.1f}, {100 * c.interval[1]:.1f}]"
@@ -138,8 +135,7 @@ class Summary:
             ("training", f"step {self.course.kept} kept of {self.course.last}", _ended(self)),
         ]
         if self.without_density:
-            share = f"{self.without_density} of {self.n}"
-            found.append(("rows without a density", share, "left out of every nll above"))
+            found.append(("left out", lacking(self.without_density, self.n), "of every nll above"))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,15 +162,18 @@ def findings(
 ) -> tuple[str, ...]:
     """One sentence for everything that is wrong or not shown, the worst first.
 
+    Columns come before what is compared: a density of rounded ones may put a spike on every value,
+    and then the baseline's with the sharper spikes wins.
+
     Args:
         summary: measured, its findings empty.
         doubt: what is known against the density's integral.
         quirks: of the columns.
         above_columns: p-value below which a test counts.
     """
-    found = [] if doubt is None else [doubt.rstrip(".")]
+    found = list(quirks) if doubt is None else [doubt.rstrip("."), *quirks]
     if summary.without_density:
-        found.append(f"{summary.without_density} of {summary.n} rows have no density")
+        found.append(lacking(summary.without_density, summary.n))
     for x in summary.compared:
         if x.verdict == "worse":
             found.append(f"worse than a {x.name} on these rows, by {-x.gain:.2f} nats a row")
@@ -197,13 +196,21 @@ def findings(
     if not summary.round_trip <= _ROUND_TRIP:
         told = f"{summary.round_trip:.2g} standard deviations"
         found.append(f"the inverse misses by up to {told}: use dtype='float64'")
-    return (*found, *summary.course.findings(), *quirks)
+    return (*found, *summary.course.findings())
 
 
 def _interval(value: float, ends: tuple[float, float], digits: int) -> str:
     if not all(map(math.isfinite, (value, *ends))):
         return number(value)
     return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+
+
+def _gained(x: Compared) -> str:
+    """By how much the flow's nll is lower, or higher where it is no better."""
+    low, high = x.interval
+    if x.gain >= 0:
+        return f"lower by {_interval(x.gain, (low, high), 3)}"
+    return f"higher by {_interval(-x.gain, (-high, -low), 3)}"
 
 
 def _after(text: str) -> str:
@@ -214,6 +221,6 @@ def _ended(summary: Summary) -> str:
     course = summary.course
     told = {"max_iter": "all steps were taken", "early_stopping": "stopped early"}
     ended = told.get(course.status, course.status)
-    if math.isnan(course.slope):
+    if course.status != "max_iter" or math.isnan(course.slope):
         return ended
     return f"{ended}; nll {course.slope:+.2g} nats per 1,000 steps at the end"

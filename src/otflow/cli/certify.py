@@ -30,7 +30,7 @@ def certify(
     from otflow.estimator.loading import load
 
     estimator = load(model)
-    rows = check_data(estimator, matching(estimator, read_input(data)))
+    rows = check_data(estimator, matching(estimator, read_input(data, flow=estimator)))
     found = certify_model(estimator, rows, seconds=seconds, seed=seed)
     if as_json:
         typer.echo(json_text(found.to_dict()))

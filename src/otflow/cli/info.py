@@ -25,7 +25,10 @@ def info(
         return
     for name, value in found.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
+            short = name == "validation"  # null where it is no number
+            value = ", ".join(
+                f"{k} {v:.5g}" if short and v is not None else f"{k} {v}" for k, v in value.items()
+            )
         if isinstance(value, list):
             value = (" " if name == "parts" else ", ").join(value)
         if value is None and name == "columns":

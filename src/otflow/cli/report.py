@@ -106,7 +106,7 @@ def _model(
     model = load(path)
     rows = None
     if data is not None:
-        rows = matching(model, read_input(data))
+        rows = matching(model, read_input(data, flow=model))
     if certify:
         certificate = certify_model(model, check_data(model, rows), seconds=seconds, seed=seed)
     return model_document(

@@ -13,12 +13,23 @@ from otflow.data.writing import Pieces, csv_pieces, write_pieces
 from otflow.support.files import PIPE, Paths, check_apart
 
 
-def read_input(path: Path, columns: str | None = None) -> Table:
-    """The table in a file, or CSV from standard input; `columns` names some of it, by commas."""
+def read_input(path: Path, columns: str | None = None, flow: Any = None) -> Table:
+    """The table in a file, or CSV from standard input; `columns` names some of it, by commas.
+
+    Without, a table that has all columns of the fitted `flow` by name is these alone.
+    """
     names = None if columns is None else split_names(columns)
+    own = () if flow is None else _own_names(flow)
     if path == PIPE:
-        return read_csv(sys.stdin.buffer.read(), "standard input", names)
-    return read_table(path, names)
+        return read_csv(sys.stdin.buffer.read(), "standard input", names, own)
+    return read_table(path, names, own)
+
+
+def _own_names(flow: Any) -> tuple[str, ...]:
+    """Names of a model's columns and of its condition's; none where it knows no columns by name."""
+    if not hasattr(flow, "feature_names_in_"):
+        return ()
+    return (*map(str, flow.feature_names_in_), *(flow.condition_names_ or ()))
 
 
 def split_names(columns: str) -> list[str]:

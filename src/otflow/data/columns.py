@@ -79,8 +79,13 @@ def rounding_step(x: Float[np.ndarray, " n"]) -> float:
 
 def heavy_tailed(x: Float[np.ndarray, " n"]) -> bool:
     """Whether rows lie very far out, measured by the middle half of them."""
+    return bool(far_out(x).any())
+
+
+def far_out(x: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which rows do."""
     low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
-    return bool(high > low and np.abs(x - middle).max() > _FAR * (high - low))
+    return (np.abs(x - middle) > _FAR * (high - low)) & (high > low)
 
 
 def check_inside(

@@ -42,7 +42,9 @@ class Table:
         return require("polars", "tables").DataFrame(self.values, schema=list(self.columns))
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
+def read_table(
+    path: str | Path, columns: Sequence[str] | None = None, own: Sequence[str] = ()
+) -> Table:
     """Read a numeric table.
 
     CSV needs a header line, commas between columns and points in decimals; spaces after commas and
@@ -52,6 +54,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
     Args:
         path: the file.
         columns: names of those to use, in this order; the others may hold anything. None is all.
+        own: names that are used in the place of all where the table has every one of them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -64,7 +67,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}.")
     if _suffix(path) in (".csv", ".parquet"):
-        return _read_frame(path, columns)
+        return _read_frame(path, columns, own)
     try:
         values = _read_array(path)
     except Exception as error:  # damage surfaces as zipfile, zlib, tokenize, memory errors, ...
@@ -77,13 +80,15 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
     return table if columns is None else table.select(columns)
 
 
-def read_csv(content: bytes, name: str, columns: Sequence[str] | None = None) -> Table:
+def read_csv(
+    content: bytes, name: str, columns: Sequence[str] | None = None, own: Sequence[str] = ()
+) -> Table:
     """A CSV file's content, as from a pipe; `name` stands for it in errors, which are those above.
 
     Raises:
         ValueError: as `read_table`.
     """
-    return _read_frame(Path(f"{name}.csv"), columns, content)
+    return _read_frame(Path(f"{name}.csv"), columns, own, content)
 
 
 def check_output(path: str | Path) -> Path:
@@ -138,7 +143,9 @@ def _only_array(archive: np.lib.npyio.NpzFile) -> np.ndarray:
     raise ValueError(f"expected one array or one named X; got {names}")
 
 
-def _read_frame(path: Path, columns: Sequence[str] | None, content: bytes | None = None) -> Table:
+def _read_frame(
+    path: Path, columns: Sequence[str] | None, own: Sequence[str], content: bytes | None = None
+) -> Table:
     polars = require("polars", "tables")
     try:
         is_csv = _suffix(path) == ".csv"
@@ -147,12 +154,17 @@ def _read_frame(path: Path, columns: Sequence[str] | None, content: bytes | None
         raise _unreadable(path, error) from error
     if frame.is_empty():
         raise ValueError(f"{path}: expected at least one row and one column; got {frame.shape}.")
+    lacking = [name for name in own if name not in frame.columns]
+    if columns is None and own and not lacking:
+        columns = own
     if columns is None:
         check_index(str(path), frame.columns)
     else:
         check_chosen(columns, frame.columns)
         frame = frame.select(columns)
     if wrong := not_numeric(frame):
+        if columns is None and lacking:
+            wrong = f"no {', '.join(lacking)}, which the model has, and {wrong}"
         raise ValueError(f"{path}: expected numeric columns; got {wrong}.")
     values = frame.cast(polars.Float64).fill_null(float("nan")).to_numpy()
     return Table(np.asarray(values, np.float64).reshape(frame.shape), tuple(frame.columns))

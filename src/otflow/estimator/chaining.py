@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +86,13 @@ def fit_chain(
     return _together(found, chain, plan, material, target, seed, watch)
 
 
+def together(settings: Settings, blocks: Sequence[Block], n: int, dim: int) -> Settings:
+    """Settings of a block on n rows of dim columns as those of all blocks together."""
+    settings = dataclasses.replace(settings, alpha=strength(blocks)).resolved(n, dim)
+    assert settings.learning_rate is not None
+    return dataclasses.replace(settings, learning_rate=_JOINT_RATE * settings.learning_rate)
+
+
 def _together(
     found: FittedChain,
     chain: "_Chain",
@@ -95,14 +103,8 @@ def _together(
     watch: Watch,
 ) -> FittedChain:
     """All blocks trained together, from where they are."""
-    rate = found.settings.learning_rate
-    assert rate is not None  # decided by the first block
-    settings = dataclasses.replace(
-        found.settings,
-        alpha=strength(found.blocks),
-        max_iter=plan.joint_iter,
-        learning_rate=_JOINT_RATE * rate,
-    )
+    settings = dataclasses.replace(found.settings, max_iter=plan.joint_iter)
+    settings = together(settings, found.blocks, len(chain.rows.x), target.dim)
     own = _watch_of(watch, "together", lambda row: chain.placed(row, 0))
     whole = dataclasses.replace(material, density=None)
     fitted = fit_flow(settings, whole, target, _seed(seed, 0), own, start=found.flow)

@@ -21,6 +21,7 @@ from otflow.support.checks import check_count
 from otflow.support.extras import require
 from otflow.support.jsontext import plain
 from otflow.support.memory import check_fits
+from otflow.support.statistics import MeanScore
 
 require("sklearn", "sklearn")
 from sklearn.utils import validation  # noqa: E402
@@ -115,10 +116,8 @@ class FittedEstimator(TabularEstimator):
                 "scikit-learn passes and which is ignored."
             )
         scores = self.score_samples(X, condition)
-        some = scores[np.isfinite(scores)]
-        others = f"; that of the others is {some.mean():.4f} nats" if some.size else ""
-        why = f"the mean over all is -inf{others}"
-        _warn_rows(scores.size - some.size, scores.size, "have no density", why, stacklevel=3)
+        if (mean := MeanScore.of(scores)).without:
+            warnings.warn(f"{mean}.", UserWarning, stacklevel=2)
         return float(scores.mean())
 
     def sample(self, n_samples: int = 1, random_state: Any = None, condition: Any = None) -> Any:

@@ -13,7 +13,8 @@ from otflow.estimator.chain import OTFlowChain
 from otflow.estimator.estimator import OTFlow
 from otflow.flow.normalisation import Integral
 from otflow.model.model import Model
-from otflow.model.modelfile import load_model, unreadable
+from otflow.model.modelfile import load_model
+from otflow.model.tensorfile import reading
 from otflow.support.jsontext import with_nan
 
 
@@ -25,7 +26,7 @@ def load(path: str | Path) -> OTFlow:
         ValueError: not a model file of otflow, damaged, or from a newer version.
     """
     model = load_model(path)
-    try:
+    with reading(path):
         estimator = _estimator(model)
         estimator._settings()
         history = with_nan(model.training["history"])
@@ -36,8 +37,6 @@ def load(path: str | Path) -> OTFlow:
         estimator.integral_ = Integral.kept(model.training)
         estimator.n_train_ = _count(model.training.get("n_train"))
         estimator.decided_ = dict(model.training.get("decided", {}))
-    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        raise unreadable(path, error) from error
     estimator.flow_, estimator.standardizer_ = model.flow, model.standardizer
     estimator.history_, estimator.n_features_in_ = history, model.flow.dim
     estimator.column_map_ = model.column_map or ColumnMap.identity(model.flow.dim)

@@ -10,15 +10,14 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
-import otflow
 from otflow.certificates.certificate import Line
 from otflow.certificates.evidence import Evidence, strongly_convex_line, weigh
 from otflow.data.columns import check_inside
 from otflow.estimator.metropolis import independence_metropolis
 from otflow.flow.pushed_normal import Draws, PushedNormal
 from otflow.flow.unnormalised import LogDensity
-from otflow.model.modelfile import DAMAGE, decode, encode, read_parts, unreadable
-from otflow.model.tensorfile import write_tensors
+from otflow.model.modelfile import decode, encode, heading, read_parts
+from otflow.model.tensorfile import reading, write_tensors
 from otflow.support.checks import check_count, check_fraction, check_number, check_rows
 from otflow.support.extras import require
 from otflow.support.html import table
@@ -180,11 +179,8 @@ class Posterior:
             OSError: the file cannot be written.
         """
         tensors: dict[str, np.ndarray] = {}
-        document = {
-            "format_version": _VERSION,
-            "otflow_version": otflow.__version__,
-            "dtype": str(dtype_of(self.law.potential)),
-            "structure": encode(self.law, "law", tensors),
+        structure = encode(self.law, "law", tensors)
+        document = heading(_VERSION, self.law.potential, structure) | {
             "names": list(self.names),
             "status": self.status,
             "training": plain(self.training),
@@ -203,10 +199,7 @@ class Posterior:
             FileNotFoundError, ValueError: no such file, or not one of a posterior.
             TypeError, ValueError: a bad log-density, as in `fit_unnormalised`.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no such file: {path}.")
-        try:
+        with reading(path, "posterior") as path:
             document, tensors = read_parts(path, _ENTRY, _VERSION)
             with precision(document["dtype"]):
                 law = decode(document["structure"], tensors)
@@ -218,8 +211,6 @@ class Posterior:
                 for name, kept in document["training"].items()
             }
             found = Posterior(law, names, None, document["status"], training)
-        except DAMAGE as error:
-            raise unreadable(path, error) from error
         if log_density is None:
             return found
         with precision(dtype_of(law.potential)):

@@ -38,7 +38,10 @@ def export_program(model: Model, what: What = "forward") -> bytes:
     if flow.condition_dim:
         raise ValueError("model: expected an unconditional one; fix the condition with `given`.")
     if not model.chart.is_identity:
-        raise ValueError("column_map: expected no bounds, arcsinh or rounding steps; got some.")
+        raise ValueError(
+            "column_map: expected no bounds, arcsinh or rounding steps, which no program knows; "
+            "got some: fit on columns that are transformed before."
+        )
     require("flatbuffers", "export")
     from jax import export
 

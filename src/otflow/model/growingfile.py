@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-import otflow
 from otflow.data.preprocessing import Standardizer
 from otflow.flow.growing import GrowingFlow
-from otflow.model.modelfile import DAMAGE, decode, encode, read_parts, unreadable
-from otflow.model.tensorfile import write_tensors
+from otflow.model.modelfile import decode, encode, heading, read_parts
+from otflow.model.tensorfile import reading, write_tensors
 from otflow.support.jsontext import plain, with_nan
-from otflow.support.precision import dtype_of, precision
+from otflow.support.precision import precision
 
 _ENTRY, _VERSION = "otflow-growth", 1
 
@@ -51,11 +50,8 @@ def save_growing(path: str | Path, model: GrowingModel, history: dict[str, list[
     """
     tensors: dict[str, np.ndarray] = {}
     parts = {"flow": model.flow, "scale": model.scale}
-    document = {
-        "format_version": _VERSION,
-        "otflow_version": otflow.__version__,
-        "dtype": str(dtype_of(model.flow)),
-        "structure": {name: encode(part, name, tensors) for name, part in parts.items()},
+    structure = {name: encode(part, name, tensors) for name, part in parts.items()}
+    document = heading(_VERSION, model.flow, structure) | {
         "columns": None if model.columns is None else list(model.columns),
         "alpha": model.alpha,
         "history": plain(history),
@@ -70,10 +66,7 @@ def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]
         FileNotFoundError: no such file.
         ValueError: not a file of a flow with growth, damaged, or from a newer version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}.")
-    try:
+    with reading(path, "flow with growth") as path:
         found, tensors = read_parts(path, _ENTRY, _VERSION)
         with precision(found["dtype"]):
             flow = decode(found["structure"]["flow"], tensors)
@@ -83,5 +76,3 @@ def load_growing(path: str | Path) -> tuple[GrowingModel, dict[str, list[float]]
         columns = None if found["columns"] is None else tuple(map(str, found["columns"]))
         model = GrowingModel(flow, scale, columns, float(found["alpha"]))
         return model, with_nan(found["history"])
-    except DAMAGE as error:
-        raise unreadable(path, error, "flow with growth") from error

@@ -21,7 +21,14 @@ from otflow.flow.flow_target import ConditionalFlowTarget, FlowTarget
 from otflow.flow.growing import GrowingFlow
 from otflow.flow.pushed_normal import PushedNormal
 from otflow.model.model import Model
-from otflow.model.tensorfile import Header, check_finite, read_header, read_tensors, write_tensors
+from otflow.model.tensorfile import (
+    Header,
+    check_finite,
+    read_header,
+    read_tensors,
+    reading,
+    write_tensors,
+)
 from otflow.parallel.devices import use_all_cores
 from otflow.potentials import (
     ConditionalGaussian,
@@ -36,13 +43,11 @@ from otflow.potentials import (
     SumPotential,
 )
 from otflow.schemes import RK4, Conforming, Growing
-from otflow.support.files import one_line
 from otflow.support.precision import dtype_of, precision
 from otflow.targets import GaussianMixture, RotatedProduct, StandardNormal
 
 FORMAT_VERSION = 2
 _ENTRY = "otflow"  # of the header's metadata
-DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 _ADDED: dict[str, dict[str, Any]] = {"ColumnMap": {"arcsinh": ()}}
 """Fields that older files lack, with what they then are; files of that value lack them too."""
 _Parts = tuple[dict[str, Any], dict[str, Any]]  # metadata and tensors
@@ -89,12 +94,9 @@ def save_model(path: str | Path, model: Model) -> None:
         parts["condition"] = model.condition
     if model.column_map is not None and not model.column_map.is_identity:
         parts["column_map"] = model.column_map
-    metadata = {
-        "format": "otflow",
-        "format_version": FORMAT_VERSION,
-        "otflow_version": otflow.__version__,
-        "dtype": str(dtype_of(model.flow)),
-        "structure": {name: encode(part, name, tensors) for name, part in parts.items()},
+    structure = {name: encode(part, name, tensors) for name, part in parts.items()}
+    metadata = {"format": "otflow"} | heading(FORMAT_VERSION, model.flow, structure)
+    metadata |= {
         "columns": None if model.columns is None else list(model.columns),
         "settings": model.settings,
         "training": model.training,
@@ -105,27 +107,26 @@ def save_model(path: str | Path, model: Model) -> None:
     write_tensors(path, _ENTRY, metadata, tensors)
 
 
+def heading(version: int, flow: eqx.Module, structure: dict[str, Any]) -> dict[str, Any]:
+    """What the metadata of every file begins with; the structure is what `encode` made."""
+    return {
+        "format_version": version,
+        "otflow_version": otflow.__version__,
+        "dtype": str(dtype_of(flow)),
+        "structure": structure,
+    }
+
+
 def read_model_header(path: str | Path) -> Header:
     """What a model file says of itself, as it was written; its tensors are not read.
 
     Raises:
         As `load_model`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}.")
-    try:
+    with reading(path) as path:
         header = read_header(path, _ENTRY)
         migrate(header.document, {})
         return header
-    except (KeyError, ValueError) as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: str | Path, error: Exception, what: str = "otflow model") -> ValueError:
-    """The one error for a file that is no model, in one line."""
-    why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
-    return ValueError(f"{path}: not a readable {what} ({why}).")
 
 
 def read_parts(path: Path, entry: str, version: int) -> _Parts:
@@ -150,10 +151,7 @@ def load_model(path: str | Path) -> Model:
         FileNotFoundError: no such file.
         ValueError: not a model file of otflow, damaged, or from a newer version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}.")
-    try:
+    with reading(path) as path:
         metadata, tensors = migrate(read_header(path, _ENTRY).document, read_tensors(path))
         check_finite(tensors)
         _check_kinds(tensors)
@@ -176,8 +174,6 @@ def load_model(path: str | Path) -> Model:
         if tensors:
             raise ValueError(f"no part of the model uses {', '.join(tensors)}")
         return model
-    except DAMAGE as error:
-        raise unreadable(path, error) from error
 
 
 def _check_kinds(tensors: dict[str, np.ndarray]) -> None:

@@ -4,8 +4,10 @@ Model files and checkpoints are both of this kind. The header is checked against
 before anything is read, so a damaged or foreign file costs no more memory than it has bytes.
 """
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from otflow.support.files import atomic_path
+from otflow.support.files import atomic_path, one_line
 
 MOST_HEADER = 2**24  # bytes; a history of a million steps takes about 10 MB
+_DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 _MOST_DEPTH = 64  # of brackets in the JSON; a model's structure takes about 20
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -86,6 +89,24 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         if array.dtype.kind not in "biuf":
             raise ValueError(f"tensor {name} is of {array.dtype}")
     return tensors
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str = "otflow model") -> Iterator[Path]:
+    """A file that is there; whatever is wrong in it is one error, in one line.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is none of `what`, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}.")
+    try:
+        yield path
+    except _DAMAGE as error:
+        why = f"no entry {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+        raise ValueError(f"{path}: not a readable {what} ({why}).") from error
 
 
 def to_json(document: Any, allow_nan: bool = False) -> str:

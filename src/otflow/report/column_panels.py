@@ -1,7 +1,7 @@
 """Columns of rows beside those of samples: one by one, and in pairs."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from otflow.data.preprocessing import ColumnMap
@@ -26,7 +26,7 @@ def framed(
         alike: one scale on both axes.
     """
     low, high = np.quantile(clouds[0].points, [_FRAME, 1 - _FRAME], axis=0)
-    room = _ROOM * (high - low) + 1e-9 * (1 + np.abs(high))
+    room = margin(low, high)
     window = np.stack([low - room, high + room])
     told = []
     for cloud in clouds:
@@ -38,29 +38,69 @@ def framed(
     return Scatter(key, title, caption, tuple(clouds), *names, one_scale=alike, window=window)
 
 
+def margin(low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    """Room around what is shown, in any units; never none."""
+    room = _ROOM * (high - low)
+    return np.where(room > 0, room, 1e-9 * (1 + np.abs(high)))
+
+
+def on_axes(x: Float[np.ndarray, "n d"], chart: ColumnMap) -> Float[np.ndarray, "n d"]:
+    """Rows as they are drawn: columns with one end by their logarithm, arcsinh as it was fitted.
+
+    On their own scale a few rows far out would press all others into a line.
+    """
+    y, far = np.array(x, np.float64), _drawn_otherwise(chart)
+    y[:, far] = chart.forward(x)[:, far]
+    return y
+
+
+def axes(names: tuple[str, ...], chart: ColumnMap) -> tuple[str, ...]:
+    """What `on_axes` draws, in words."""
+    found = list(names)
+    for j in np.flatnonzero(_drawn_otherwise(chart)).tolist():
+        low, high, tail = chart.lower[j], chart.upper[j], chart.tails[j]
+        if tail is not None:
+            found[j] = f"arcsinh(({names[j]} - {tail[0]:.3g}) / {tail[1]:.3g})"
+        elif low is not None:
+            found[j] = f"log({names[j]} - {low:g})" if low else f"log({names[j]})"
+        else:
+            found[j] = f"-log({high:g} - {names[j]})"
+    return tuple(found)
+
+
+def _drawn_otherwise(chart: ColumnMap) -> Bool[np.ndarray, " d"]:
+    """Mapped columns, but for rounded ones and those between two ends."""
+    ends = zip(chart.lower, chart.upper, strict=True)
+    open_ = np.array([None in pair for pair in ends], bool)
+    return open_ & ~np.array(chart.unbounded, bool) & (np.array(chart.step) == 0)
+
+
 def pair_panels(
     x: Float[np.ndarray, "n d"],
     samples: Float[np.ndarray, "m d"],
+    chart: ColumnMap,
     names: tuple[str, ...],
     name: str,
 ) -> list[Panel]:
-    """The columns that depend most on one another, in pairs, own units.
+    """The columns that depend most on one another, in pairs, on `on_axes`.
 
     Args:
         x: rows that are drawn, rounded columns with noise over their cells.
         samples: likewise; none where there is nothing to compare.
+        chart: how the columns are mapped.
         names: of the columns.
         name: of the rows, in words.
     """
     found: list[Panel] = []
+    told, x, samples = axes(names, chart), on_axes(x, chart), on_axes(samples, chart)
     for i, j in _dependent_pairs(x):
         clouds = [Cloud(name, x[:, [i, j]], "data")]
         if len(samples):
             clouds.append(Cloud("samples of the flow", samples[:, [i, j]], "model"))
         title = f"Columns {names[i]} and {names[j]}"
         caption = "Among the pairs of columns that depend most on one another."
-        axes = names[i], names[j]
-        found.append(framed(f"pair-{i}-{j}", title, caption, clouds, axes, False))
+        both = told[i], told[j]
+        found.append(framed(f"pair-{i}-{j}", title, caption, clouds, both, False))
     return found
 
 
@@ -90,12 +130,13 @@ def marginal_panels(
     """Columns by themselves, first those in which rows and samples differ most.
 
     Args:
-        x, samples: own units; both are rounded here as `chart` rounds.
-        chart: the columns' steps.
+        x, samples: own units; both are rounded here as `chart` rounds, and drawn `on_axes`.
+        chart: how the columns are rounded and mapped.
         names: of the columns.
         name: of the rows, in words.
     """
-    x, samples = chart.round(x), chart.round(samples)
+    told = axes(names, chart)
+    x, samples = (on_axes(chart.round(rows), chart) for rows in (x, samples))
     far = [
         float(stats.ks_2samp(x[:, j], samples[:, j], method="asymp").statistic)
         for j in range(x.shape[1])
@@ -112,7 +153,7 @@ def marginal_panels(
             Curve("samples of the flow", *histogram(samples[:, j], bins), "model", marks[1]),
         )
         title = f"Column {names[j]}"
-        found.append(Curves(f"marginal-{j}", title, caption, curves, names[j], "density"))
+        found.append(Curves(f"marginal-{j}", title, caption, curves, told[j], "density"))
     return found
 
 

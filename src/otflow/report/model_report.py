@@ -19,7 +19,7 @@ from otflow.report.content import Curve, Curves, Document, Panel, Section, Words
 from otflow.report.row_panels import sample_section, target_section
 from otflow.report.symbols import in_symbols
 from otflow.support.html import number, plus_minus
-from otflow.support.statistics import Estimate, covariance
+from otflow.support.statistics import Estimate, covariance, lacking
 from otflow.targets import StandardNormal
 
 _COSTS = {
@@ -245,7 +245,7 @@ def _row_section(model: Any, rows: Carried, data_name: str) -> Section:
     share = rows.straightness.mean() / moved if moved > 0 else 0.0
     counted = f"{n:,}" if rows.given else f"{n:,} draws from the flow"
     if rows.without:
-        counted += f"; {rows.without:,} more have no density and are left out everywhere"
+        counted += f"; {lacking(rows.without, n + rows.without)} and are left out everywhere"
     facts = [
         ("Rows", counted),
         ("nll", f"{plus_minus(nll.mean() if len(nll) else math.nan, error)} nats (95 %)"),

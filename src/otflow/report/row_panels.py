@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from otflow.report.carried import DRAWN, Carried, principal
-from otflow.report.column_panels import framed, histogram, marginal_panels, pair_panels
+from otflow.report.column_panels import (
+    framed,
+    histogram,
+    margin,
+    marginal_panels,
+    pair_panels,
+)
 from otflow.report.content import (
     Cloud,
     Curve,
@@ -50,7 +56,7 @@ def sample_section(
             panels.append(framed("samples", "Data and samples", told, clouds, names, _alike(x)))
     elif d > 2:
         if image is None:
-            panels += pair_panels(x, samples, names, name)
+            panels += pair_panels(x, samples, chart, names, name)
         panels += _principal_panels(model, rows, samples, name)
     if rows.given:
         panels += marginal_panels(rows.x, rows.samples, chart, names, name)
@@ -104,7 +110,7 @@ def _images(rows: Carried, name: str, image: tuple[int, int]) -> list[Panel]:
 def _heat(model: Any, rows: Carried, cloud: Cloud) -> Heat:
     """The density on a grid over 99 % of the rows and a margin."""
     low, high = np.quantile(rows.x, [0.005, 0.995], axis=0)
-    room = 0.15 * (high - low) + 1e-9
+    room = margin(low, high)
     x, y = (np.linspace(a, b, _GRID) for a, b in zip(low - room, high + room, strict=True))
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     density = np.exp(model.model_.log_prob(grid)[0]).reshape(_GRID, _GRID)

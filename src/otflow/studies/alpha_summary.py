@@ -219,13 +219,19 @@ def _usable(grouped: dict[float, Group], name: str) -> tuple[dict[float, Group],
         if invalid > 0:
             dropped.append(f"{alpha:g} (not invertible at {invalid:g} points)")
         elif not excess <= _MOST_EXCESS * scale:
-            share = f"{100 * excess / scale:.0f} %" if scale > 0 else "all"
-            dropped.append(f"{alpha:g} (J - J* is {share} of what is left)")
+            dropped.append(f"{alpha:g} (J - J* is {_share(excess, scale)} what is left)")
         elif Z95 * group.error(name) > value:
             dropped.append(f"{alpha:g} (noise)")
         else:
             kept[alpha] = group
     return kept, f"; left out: alpha = {', '.join(dropped)}" if dropped else ""
+
+
+def _share(part: float, whole: float) -> str:
+    """How much of the whole, in words."""
+    if whole <= 0:
+        return "all of"
+    return f"{part / whole:,.0f} times" if part > 10 * whole else f"{100 * part / whole:.0f} % of"
 
 
 def _fit(grouped: dict[float, Group], name: str) -> Rate:

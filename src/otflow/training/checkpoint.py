@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from otflow.model.tensorfile import read_header, read_tensors, to_json, write_tensors
+from otflow.model.tensorfile import read_header, read_tensors, reading, to_json, write_tensors
 from otflow.parallel.job import is_first
 from otflow.support.checks import check_count
 from otflow.support.files import check_writable
@@ -191,7 +191,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, _Section]:
-    try:
+    with reading(path, "checkpoint"):
         document = read_header(path, _ENTRY).document
         if document["version"] != _VERSION:
             raise ValueError(f"version {document['version']!r} is not {_VERSION}")
@@ -201,10 +201,6 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, _Section]:
             n = sum(name.startswith(f"{phase}/") for name in tensors)
             sections[phase] = _Section(dict(section), [tensors[f"{phase}/{i}"] for i in range(n)])
         theirs = dict(document["identity"])
-    except KeyError as error:
-        raise ValueError(f"{path}: not a readable checkpoint (no entry {error}).") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error}).") from error
     names = [name for name in theirs | identity if theirs.get(name) != identity.get(name)]
     if names:
         told = ", ".join(_difference(name, theirs.get(name), identity.get(name)) for name in names)
