@@ -64,6 +64,7 @@ def test_one_step_is_exact_by_construction(exact):
     assert found.findings == ()
 
 
+@pytest.mark.slow
 def test_a_detour_is_found(exact):
     """Two steps that go sideways and back: the price is too high, and the bracket says so."""
     x = exact.sample(0, 2000)

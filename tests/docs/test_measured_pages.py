@@ -11,10 +11,17 @@ import pytest
 from tests.docs.pages import MEASURED, PAGES, each_page, no_members_train, run_blocks
 
 LABORATORY = [page for page in MEASURED if page.stem in ("alpha", "studies")]
+LONG = [page for page in MEASURED if page.stem in ("certificates", "report")]
 
 
-@each_page([page for page in MEASURED if page not in LABORATORY])
+@each_page([page for page in MEASURED if page not in LABORATORY + LONG])
 def test_python_blocks_run(page, tmp_path, monkeypatch):
+    run_blocks(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@each_page(LONG)
+def test_python_blocks_of_long_pages_run(page, tmp_path, monkeypatch):
     run_blocks(page, tmp_path, monkeypatch)
 
 

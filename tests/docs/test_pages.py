@@ -19,7 +19,8 @@ _LONG = (
     "density",
     "single-cells",
 )
-_FITS = ("growth", "posterior")  # whose every block fits: what they show is tested in its own room
+# whose every block fits or compiles: what they show is tested in its own room
+_FITS = ("extending", "growth", "jax", "posterior")
 LONG = [ROOT / "docs" / f"{name}.md" for name in _LONG]
 FITS = [ROOT / "docs" / f"{name}.md" for name in _FITS]
 PYTHON = [page for page in PAGES if page not in MEASURED and blocks(page)]

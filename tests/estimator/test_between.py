@@ -138,6 +138,7 @@ def test_a_flow_as_the_density_of_the_second(through_a_flow, rows):
     assert error < 0.02
 
 
+@pytest.mark.slow
 def test_files_with_a_flow_as_target(through_a_flow, tmp_path):
     found, _ = through_a_flow
     found.save(tmp_path / "m")

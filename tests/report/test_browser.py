@@ -164,6 +164,7 @@ def test_the_keyboard_moves_a_slider(visit):
     assert page.inner_text("#label-maps") == document("study").panel("maps").labels[1]
 
 
+@pytest.mark.slow
 def test_a_hostile_name_does_nothing(visit):
     page = visit("plane")
     assert page.evaluate("window.hurt") is None

@@ -231,7 +231,9 @@ class TestDrawing:
                 go.Figure(data=plain["data"], layout=plain["layout"])
                 assert "NaN" not in text
 
-    @pytest.mark.parametrize("which", ["flat", "square", "study"])
+    @pytest.mark.parametrize(
+        "which", ["flat", *(pytest.param(k, marks=pytest.mark.slow) for k in ("square", "study"))]
+    )
     def test_twins_are_not_clipped(self, which, request):
         """Every text that is shown lies within the figure; panels alike are drawn once."""
         from matplotlib.figure import Figure

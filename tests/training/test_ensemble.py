@@ -247,6 +247,7 @@ class TestNatural:
         assert np.linalg.norm(state.flat - flat) > 1e-4
         return state.flat
 
+    @pytest.mark.slow
     def test_is_natural_steps(self):
         """After the first-order steps: batches are numbered on, no draw comes twice."""
         run, i = both_phases(), 1
