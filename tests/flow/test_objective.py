@@ -185,7 +185,7 @@ class TestControlled:
 
     def terms(self, share, x):
         target = StandardNormal(2)
-        given = Controlled(target, self.START, jnp.asarray(share))
+        given = Controlled(self.START, target, jnp.asarray(share))
         plain, found = (
             np.asarray(costs(Translation(np.zeros(2)), Glide(1), aim, x).nll)
             for aim in (target, given)
@@ -206,7 +206,7 @@ class TestControlled:
         x = self.MEAN + np.random.default_rng(0).standard_normal((5, 2))
 
         def score(share, point):
-            given = Controlled(StandardNormal(2), self.START, jnp.asarray(share))
+            given = Controlled(self.START, StandardNormal(2), jnp.asarray(share))
             return jax.grad(lambda m: costs(Translation(m), Glide(1), given, point[None]).nll[0])(
                 jnp.zeros(2)
             )

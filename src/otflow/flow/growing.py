@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from otflow.flow.objective import TAIL, AbstractMassTarget, kl_terms
+from otflow.flow.objective import TAIL, AbstractKnownStart, kl_terms
 from otflow.parallel.batching import map_rows
 from otflow.potentials import ConvexStages, GaussianBase, LiftedStages
 from otflow.potentials.base import AbstractStages
@@ -22,7 +22,7 @@ from otflow.support.statistics import Estimate
 from otflow.targets import AbstractTarget
 
 
-class GrowthTarget(AbstractMassTarget):
+class GrowthTarget(AbstractKnownStart):
     """What is to arrive from a start: mass_y times the density of `end`.
 
     Args:
@@ -33,19 +33,6 @@ class GrowthTarget(AbstractMassTarget):
     start: AbstractTarget
     end: AbstractTarget
     log_masses: float = eqx.field(static=True)
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return self.end.dim
-
-    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """log of the density of `end`, nats, shape (n,)."""
-        return self.end.log_prob(y)
-
-    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """n draws of `end`."""
-        return self.end.sample(key, n)
 
     def merged(self, share: float) -> "GrowthTarget":
         """With the components of `end` drawn together."""

@@ -61,8 +61,24 @@ def costs_at(history: dict[str, list[float]], row: int) -> dict[str, float]:
     return {name: history[f"val_{name}"][row] for name in names if f"val_{name}" in history}
 
 
-class AbstractMassTarget(AbstractTarget):
-    """A target whose mass counts, for a start that is known (SPEC 10)."""
+class AbstractKnownStart(AbstractTarget):
+    """A target `end` that is approached from a known density `start`, which its costs use."""
+
+    start: eqx.AbstractVar[AbstractTarget]
+    end: eqx.AbstractVar[AbstractTarget]
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return self.end.dim
+
+    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log of the density of `end`, nats, shape (n,)."""
+        return self.end.log_prob(y)
+
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
+        """n draws of `end`."""
+        return self.end.sample(key, n)
 
     @abc.abstractmethod
     def miss(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
@@ -78,42 +94,29 @@ def costs(
 ) -> Costs:
     """The costs of every point, shape (n,) each (SPEC 1)."""
     pushed = scheme.push(potential, x)
-    if isinstance(target, AbstractMassTarget):
+    if isinstance(target, AbstractKnownStart):
         missed = target.miss(x, pushed)
     else:
         missed = nll(target, pushed)
     return Costs(pushed.transport, missed, pushed.straightness, pushed.hjb)
 
 
-class Controlled(AbstractMassTarget):
+class Controlled(AbstractKnownStart):
     """A target that flows from a known density are trained towards with less noise.
 
     Args:
-        target: rho1.
         start: rho0.
+        end: rho1.
         share: c >= 0, of the control variate exp(-u) - 1, u = log rho0 + nll, in the nll.
     """
 
-    target: AbstractTarget
     start: AbstractTarget
+    end: AbstractTarget
     share: Float[Array, ""]
-
-    @property
-    def dim(self) -> int:
-        """d."""
-        return self.target.dim
-
-    def log_prob(self, y: Float[Array, "n d"]) -> Float[Array, " n"]:
-        """log rho1, nats, shape (n,)."""
-        return self.target.log_prob(y)
-
-    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
-        """n draws of rho1."""
-        return self.target.sample(key, n)
 
     def miss(self, x: Float[Array, "n d"], pushed: Push) -> Float[Array, " n"]:
         """nll + c (exp(-u) - 1), of the same mean: a bijection's exp(-u) averages to 1."""
-        missed = nll(self.target, pushed)
+        missed = nll(self.end, pushed)
         u = missed + self.start.log_prob(x)
         near = jnp.where(jnp.isfinite(u), jnp.maximum(u, -TAIL), 0.0)
         e = jnp.exp(-near)

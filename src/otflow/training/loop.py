@@ -239,7 +239,7 @@ class _FirstOrder(AbstractPhase):
             return self._target.merged(share) if share else self._target
         potential = gathered(eqx.combine(self._reached[0], self._static))
         given = self.scheme, self._target, self._density, self._variate_rows
-        return Controlled(self._target, self._density, _variate_share(potential, *given))
+        return Controlled(self._density, self._target, _variate_share(potential, *given))
 
     def _training_scheme(self) -> AbstractScheme:
         """The scheme that the steps differentiate: with the barrier, or with an estimated trace."""
