@@ -111,6 +111,11 @@ def test_a_local_ray_listens_on_loopback_only(ran):
     assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@quiet
+def test_signals_are_handled_as_before(ran):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_retries_and_cpus_are_checked():
     from otflow.studies.ray_backend import RayBackend
 

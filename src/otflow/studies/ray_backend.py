@@ -3,9 +3,11 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -105,6 +107,7 @@ class RayBackend:
             options |= {"object_store_memory": _STORE_BYTES, "include_dashboard": False}
             inherited["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         options |= {"log_to_driver": False, "logging_level": "ERROR"}
+        before = signal.getsignal(signal.SIGTERM)  # Ray's own handler would stay
         with warnings.catch_warnings():  # of JAX, that Ray forks: it runs other programs at once
             warnings.simplefilter("ignore", RuntimeWarning)
             self._ray.init(**options, runtime_env={"env_vars": inherited})
@@ -112,6 +115,8 @@ class RayBackend:
             yield
         finally:
             self._ray.shutdown()
+            if before is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
 
 
 def _check_reachable(address: str | None) -> None:
