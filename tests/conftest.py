@@ -26,7 +26,6 @@ from tests.models import Trained
 # folder under build/ that all processes share and the next run finds.
 COMPILED = Path(__file__).resolve().parents[1] / "build" / "compiled"
 _MOST_BYTES = 2**30
-_MAPS, _MOST_MAPS = Path("/proc/self/maps"), 8_000  # every executable holds some
 SETTINGS = {
     "jax_disable_most_optimizations": True,
     "jax_compilation_cache_dir": str(COMPILED),
@@ -59,15 +58,10 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_code_is_dropped():
-    """Linux allows 65,530 memory maps a process, and then LLVM crashes.
-
-    Until a process holds `_MOST_MAPS` of them later modules find the small programs of earlier
-    ones. A collection looks at all of them, so there is none in between.
-    """
+    """Every executable holds memory maps; Linux allows 65,530 a process, and then LLVM crashes."""
     yield
-    if not _MAPS.exists() or _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
-        jax.clear_caches()
-        gc.collect()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
