@@ -118,9 +118,8 @@ class Controlled(AbstractKnownStart):
         """nll + c (exp(-u) - 1), of the same mean: a bijection's exp(-u) averages to 1."""
         missed = nll(self.end, pushed)
         u = missed + self.start.log_prob(x)
-        near = jnp.where(jnp.isfinite(u), jnp.maximum(u, -TAIL), 0.0)
-        e = jnp.exp(-near)
-        return missed + self.share * jnp.where(jnp.isfinite(u), e * (1 + near - u) - 1, 0.0)
+        u = jnp.where(jnp.isfinite(u), u, 0.0)
+        return missed + self.share * (kl_terms(u, TAIL) - u)
 
 
 def nll(target: AbstractTarget, pushed: Push) -> Float[Array, " n"]:
@@ -150,9 +149,9 @@ def normalisers(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.where(jnp.isfinite(log_ratio), jnp.exp(-jnp.maximum(log_ratio, -30.0)), 0.0)
 
 
-def variate_share(e: Float[Array, " n"]) -> Float[Array, ""]:
-    """c = E e / E e^2: scores that weigh 1 - c e, e of mean 1, are then the least noisy."""
-    return jnp.sum(e) / jnp.maximum(jnp.sum(e**2), jnp.finfo(e.dtype).tiny)
+def variate_share(first: Float[Array, ""], second: Float[Array, ""]) -> Float[Array, ""]:
+    """c = E e / E e^2 of these: scores that weigh 1 - c e, e of mean 1, are then least noisy."""
+    return first / jnp.maximum(second, jnp.finfo(second.dtype).tiny)
 
 
 def controlled(log_ratio: Float[Array, " n"]) -> Float[Array, " n"]:

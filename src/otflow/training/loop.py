@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
@@ -282,7 +283,8 @@ def _variate_share(
     rows: Rows,
 ) -> Array:
     found = costs(potential, scheme, target, rows.x).nll
-    return variate_share(normalisers(found + density.log_prob(rows.x)))
+    e = normalisers(found + density.log_prob(rows.x))
+    return variate_share(jnp.sum(e), jnp.sum(e**2))
 
 
 _nll_error = eqx.filter_jit(mean_nll_error)

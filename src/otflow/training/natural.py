@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from otflow.data.rows import Rows, as_rows
-from otflow.flow.objective import nll, normalisers
+from otflow.flow.objective import nll, normalisers, variate_share
 from otflow.potentials.base import AbstractPotential
 from otflow.schemes.base import AbstractScheme
 from otflow.support.checks import check_count, check_number
@@ -249,7 +249,7 @@ def _share(model: PointModel, state: NaturalState, x: Rows) -> Float[Array, ""]:
         return _variate_moments(x, normalisers(model(state.flat, x)[0]))
 
     moments = jax.lax.cond(state.iteration == 0, own, lambda: state.moments)
-    return moments[0] / jnp.maximum(moments[1], jnp.finfo(state.flat.dtype).tiny)
+    return variate_share(*moments)
 
 
 def _variate_moments(x: Rows, e: Array) -> Float[Array, "2"]:
